@@ -1,0 +1,40 @@
+"""Shared fixtures: fake devices, strict arithmetic, the golden vectors."""
+
+import os
+from pathlib import Path
+
+# Before jax starts: eight virtual CPU devices, so that mesh tests run anywhere.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference vectors; tests that need it skip where it is absent."""
+    if not GOLDEN.is_dir():
+        pytest.skip("the golden vectors (../shared/golden) are not on this machine")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs; tests that need it skip where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real images (../shared/data) are not on this machine")
+    return REAL_DATA
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded numpy generator, fresh for every test."""
+    return np.random.default_rng(0)
