@@ -64,20 +64,55 @@ def check_same_width(a: jax.Array, b: jax.Array, a_name: str, b_name: str) -> No
 
 
 def check_ids(x: object, name: str, *, size: int) -> jax.Array:
-    """Reads integer labels `[size]`; any values are legal.
+    """Reads integer labels `[size]` as int32; any values are legal.
+
+    Only equality of labels counts: values that int32 cannot hold are replaced by
+    their ranks. Labels that are compared with each other go to `check_paired_ids`.
 
     Raises:
         ValueError: another shape, or values that are not integers.
     """
+    return _narrow(_read_ids(x, name, size))[0]
+
+
+def check_paired_ids(
+    query: object, gallery: object, names: tuple[str, str], sizes: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """Reads labels `[Q]` and `[G]` that are compared with each other.
+
+    Raises:
+        ValueError: another shape, or values that are not integers.
+    """
+    pair = (
+        _read_ids(query, names[0], sizes[0]),
+        _read_ids(gallery, names[1], sizes[1]),
+    )
+    narrow = _narrow(*pair)
+    return narrow[0], narrow[1]
+
+
+def _read_ids(x: object, name: str, size: int) -> jax.Array | np.ndarray:
     array = x if isinstance(x, jax.Array) else np.asarray(x)
     if array.shape != (size,):
         raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
-    if isinstance(array, np.ndarray) and array.dtype.itemsize > 4:
-        # Labels may be any 64-bit values: rank them, only equality matters.
-        array = np.unique(array, return_inverse=True)[1].reshape(-1)
-    return jnp.asarray(array, jnp.int32)
+    return array
+
+
+def _narrow(*arrays: jax.Array | np.ndarray) -> list[jax.Array]:
+    limits = np.iinfo(np.int32)
+    wide = [
+        a for a in arrays if a.dtype.itemsize >= 4 and a.dtype != np.int32 and a.size
+    ]
+    if is_concrete(*arrays) and any(
+        int(a.min()) < limits.min or int(a.max()) > limits.max for a in wide
+    ):
+        values = np.concatenate([np.asarray(a).astype(object) for a in arrays])
+        ranks = np.unique(values, return_inverse=True)[1].reshape(-1)
+        cuts = np.cumsum([a.size for a in arrays])[:-1]
+        return [jnp.asarray(part, jnp.int32) for part in np.split(ranks, cuts)]
+    return [jnp.asarray(a, jnp.int32) for a in arrays]
 
 
 def check_count(value: object, name: str, *, least: int = 1) -> int:
