@@ -1,0 +1,69 @@
+"""What travels between the steps of a chain: embeddings in, a ranking out."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax._checks import check_count
+from dex_jax.neighbors import limit_k
+
+
+class Embeddings(NamedTuple):
+    """Queries and a gallery to search.
+
+    Attributes:
+        query: `[Q, D]` embeddings.
+        gallery: `[G, D]` embeddings.
+        tracklet_ids: `[G]` integers, equal for images of one track; None where the
+            set has no tracklets.
+    """
+
+    query: jax.Array
+    gallery: jax.Array
+    tracklet_ids: jax.Array | None = None
+
+
+class Ranking(NamedTuple):
+    """The best gallery images of each query, best first.
+
+    Attributes:
+        ids: `[Q, K]` int32, indices into the gallery.
+        scores: `[Q, K]` float32, larger is better.
+    """
+
+    ids: jax.Array
+    scores: jax.Array
+
+
+def top_k(scores: jax.Array, *, k: int) -> Ranking:
+    """Keeps the `k` best of each row of scores `[Q, G]`; ties to the lower index.
+
+    Args:
+        scores: `[Q, G]`, larger is better.
+        k: images kept; beyond `G`: all of them, and one warning.
+
+    Returns:
+        Ranking of shape `[Q, K]`.
+
+    Raises:
+        ValueError: scores of another rank, or `k` below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> top_k(jnp.array([[0.1, 0.9, 0.5]]), k=2).ids.tolist()
+        [[1, 2]]
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores: expected [Q, G], got shape {scores.shape}")
+    k = limit_k(check_count(k, "k"), scores.shape[1], "k")
+    return best(scores, k)
+
+
+def best(scores: jax.Array, k: int) -> Ranking:
+    """`top_k` without checks, for use inside the package."""
+    # Without the barrier a later slice of the result turns top_k into a full sort.
+    values, ids = lax.optimization_barrier(lax.top_k(scores, k))
+    return Ranking(ids, values)
