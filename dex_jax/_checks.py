@@ -67,7 +67,8 @@ def check_ids(x: object, name: str, *, size: int) -> jax.Array:
     """Reads integer labels `[size]` as int32; any values are legal.
 
     Only equality of labels counts: values that int32 cannot hold are replaced by
-    their ranks. Labels that are compared with each other go to `check_paired_ids`.
+    their ranks, -1 alone staying -1. Labels that are compared with each other go to
+    `check_paired_ids`.
 
     Raises:
         ValueError: another shape, or values that are not integers.
@@ -109,7 +110,9 @@ def _narrow(*arrays: jax.Array | np.ndarray) -> list[jax.Array]:
         int(a.min()) < limits.min or int(a.max()) > limits.max for a in wide
     ):
         values = np.concatenate([np.asarray(a).astype(object) for a in arrays])
-        ranks = np.unique(values, return_inverse=True)[1].reshape(-1)
+        known, ranks = np.unique(values, return_inverse=True)
+        # -1 says "none" wherever it stands, so it must stay what it is.
+        ranks = ranks.reshape(-1) - int((known < 0).sum()) * int((known == -1).any())
         cuts = np.cumsum([a.size for a in arrays])[:-1]
         return [jnp.asarray(part, jnp.int32) for part in np.split(ranks, cuts)]
     return [jnp.asarray(a, jnp.int32) for a in arrays]
