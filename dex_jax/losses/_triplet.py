@@ -68,6 +68,33 @@ def batch_hard_triplet(
     return jnp.mean(loss) if reduction == "mean" else jnp.sum(loss)
 
 
+def hardest_distances(
+    embeddings: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """How far each anchor's hardest positive and hardest negative are.
+
+    Training is going well while the first falls below the second.
+
+    Args:
+        embeddings: `[B, D]`, floating.
+        labels: integer `[B]` identities.
+
+    Returns:
+        Euclidean distances `[B]` to the farthest positive and to the nearest negative,
+        as `batch_hard_triplet` mines them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[0.0], [1.0], [3.0], [7.0]])
+        >>> positive, negative = hardest_distances(x, jnp.array([0, 0, 1, 1]))
+        >>> positive.tolist(), negative.tolist()
+        ([1.0, 1.0, 4.0, 4.0], [3.0, 2.0, 2.0, 6.0])
+    """
+    x = jnp.asarray(embeddings, jnp.float32)
+    positive, negative, _ = _hardest(x, labels)
+    return _length(x - x[positive]), _length(x - x[negative])
+
+
 def _hardest(x: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Ids `[B]` of the farthest positive and the nearest negative of each anchor."""
     x = x - jnp.mean(x, axis=0, keepdims=True)  # smaller squares cancel less
