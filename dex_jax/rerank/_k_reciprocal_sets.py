@@ -1,0 +1,208 @@
+"""k-reciprocal sets and their sparse encodings (section 3.2, eq. 7 and 8).
+
+The pool is the queries followed by the gallery, `N = Q + G` points; a point stands in
+its own list. Every set is a row of fixed size: the slots of the point's neighbour
+list, with flags, and a few slots for members that expansion brings from outside.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax.neighbors import Neighbors, merge, search, self_search
+from dex_jax.rerank._blocks import even_block, map_blocks, take_rows
+
+_SLOT_BYTES = 32 * 2**20
+
+
+class Pool(NamedTuple):
+    """Neighbour lists of queries and gallery together.
+
+    Attributes:
+        ids: `[N, L]` int32, sorted by falling cosine, the point itself counted.
+        cosines: `[N, L]` float32.
+        minimum: `[N]` float32, the smallest cosine of each point over the pool.
+    """
+
+    ids: jax.Array
+    cosines: jax.Array
+    minimum: jax.Array
+
+
+class Encoding(NamedTuple):
+    """Sparse rows: `weights` at `ids`, zero elsewhere.
+
+    Attributes:
+        ids: `[N, W]` int32, distinct where the weight is not zero.
+        weights: `[N, W]` float32, zero in unused slots.
+    """
+
+    ids: jax.Array
+    weights: jax.Array
+
+
+class Members(NamedTuple):
+    """The sets R* of eq. 8.
+
+    Attributes:
+        listed: `[N, K]` bool, which neighbours of the point's list are members.
+        extra: `[N, E]` int32, members from outside the list, -1 in unused slots.
+        most: scalar int32, extra slots that the fullest row needs.
+    """
+
+    listed: jax.Array
+    extra: jax.Array
+    most: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def pool_neighbors(
+    query: jax.Array,
+    gallery: jax.Array,
+    graph: tuple[Neighbors, jax.Array] | None,
+    *,
+    width: int,
+) -> Pool:
+    """Finds the lists of all points, from the gallery's own lists where given."""
+    if graph is None:
+        found, minimum = self_search(jnp.concatenate([query, gallery]), k=width)
+        return Pool(found.ids, found.scores, minimum)
+    Q, G = query.shape[0], gallery.shape[0]
+    own, minimum = graph
+    own = Neighbors(own.ids[:, :width] + Q, own.scores[:, :width])
+    among, across = min(Q, width), min(G, width)
+    back = search(gallery, query, k=among)
+    there = search(query, gallery, k=across)
+    found_g = merge(back, own, k=width)
+    found_q = merge(
+        search(query, query, k=among),
+        Neighbors(there.ids + Q, there.scores),
+        k=width,
+    )
+    minimum_g = jnp.minimum(minimum, _smallest(gallery, query))
+    minimum_q = jnp.minimum(_smallest(query, query), _smallest(query, gallery))
+    return Pool(
+        jnp.concatenate([found_q.ids, found_g.ids]),
+        jnp.concatenate([found_q.scores, found_g.scores]),
+        jnp.concatenate([minimum_q, minimum_g]),
+    )
+
+
+def _smallest(rows: jax.Array, others: jax.Array) -> jax.Array:
+    return -search(-rows, others, k=1).scores[:, 0]
+
+
+def reciprocal(ids: jax.Array, half: int) -> tuple[jax.Array, jax.Array]:
+    """Eq. 7: which neighbours have the point in their own list.
+
+    Args:
+        ids: `[N, K]` neighbour lists.
+        half: rank up to which the half lists reach.
+
+    Returns:
+        `[N, K]` bool for the full lists, and the half sets as ids `[N, half + 1]`, -1
+        where a neighbour is not reciprocal.
+    """
+    N, K = ids.shape
+    block = even_block(N, _SLOT_BYTES // (4 * K * K))
+
+    def ranks(start: jax.Array) -> jax.Array:
+        point = start + jnp.arange(block, dtype=jnp.int32)
+        lists = take_rows(ids, lax.dynamic_slice_in_dim(ids, start, block))
+        rank = jnp.arange(K, dtype=jnp.int32)
+        # A point stands in a list once at most: the sum is its rank, or K if absent.
+        return K + jnp.sum(
+            jnp.where(lists == point[:, None, None], rank[None, None] - K, 0), axis=2
+        )  # [b, K]
+
+    rank = map_blocks(ranks, rows=N, block=block)
+    near = rank[:, : half + 1] <= half
+    return rank < K, jnp.where(near, ids[:, : half + 1], -1)
+
+
+@functools.partial(jax.jit, static_argnames=("half", "extra"))
+def expand(ids: jax.Array, *, half: int, extra: int) -> Members:
+    """Eq. 8: unites each set with the half sets that lie in it by more than 2/3.
+
+    Args:
+        ids: `[N, K]` neighbour lists.
+        half: rank up to which the half lists reach.
+        extra: slots for members from outside the list; `most` tells if they suffice.
+    """
+    N, K = ids.shape
+    full, near = reciprocal(ids, half)
+    slots = K * (half + 1)
+    block = even_block(N, _SLOT_BYTES // (4 * (N + 4 * slots)))
+    row = jnp.arange(block, dtype=jnp.int32)[:, None]
+    number = jnp.arange(1, slots + 1, dtype=jnp.int32)[None]
+
+    def one_block(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        own = lax.dynamic_slice_in_dim(ids, start, block)  # [b, K]
+        inside = lax.dynamic_slice_in_dim(full, start, block)  # [b, K]
+        # What each point of the pool is to the row: -2 in R, -1 in the list alone.
+        marks = jnp.zeros((block, N), jnp.int32)
+        marks = marks.at[row, own].set(
+            jnp.where(inside, -2, -1), mode="promise_in_bounds"
+        )
+        members = take_rows(near, own)  # [b, K, H]
+        real = (members >= 0) & inside[:, :, None]
+        members = jnp.maximum(members, 0).reshape(block, slots)
+        mark = marks.at[row, members].get(mode="promise_in_bounds")
+        common = (real & (mark == -2).reshape(real.shape)).sum(axis=2)
+        # Strictly more than two thirds, as the authors' code; in whole numbers.
+        accepted = 3 * common > 2 * real.sum(axis=2)  # [b, K]
+        new = (real & accepted[:, :, None]).reshape(block, slots) & (mark > -2)
+        # Of the slots that bring one point, the table keeps the number of one alone.
+        marks = marks.at[row, jnp.where(new, members, N)].set(number, mode="drop")
+        listed = marks.at[row, own].get(mode="promise_in_bounds") != -1
+        kept = marks.at[row, members].get(mode="promise_in_bounds") == number
+        kept &= new & (mark == 0)
+        place = jnp.cumsum(kept, axis=1, dtype=jnp.int32)
+        brought = jnp.full((block, extra), -1, jnp.int32)
+        brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
+            members, mode="drop"
+        )
+        return listed, brought, place[:, -1]
+
+    listed, brought, count = map_blocks(one_block, rows=N, block=block)
+    return Members(listed, brought, count.max())
+
+
+@jax.jit
+def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
+    """Weights exp(-d) of the members, d scaled by its row maximum; rows sum to one."""
+    N, K = members.listed.shape
+    E = members.extra.shape[1]
+    block = even_block(N, _SLOT_BYTES // (4 * rows.shape[1]))
+
+    def cosines(start: jax.Array) -> jax.Array:
+        own = lax.dynamic_slice_in_dim(rows, start, block)
+        other = lax.dynamic_slice_in_dim(members.extra, start, block)
+
+        def one(e: jax.Array, found: jax.Array) -> jax.Array:
+            at = jnp.maximum(lax.dynamic_index_in_dim(other, e, 1, False), 0)
+            value = jnp.sum(own * take_rows(rows, at), axis=1)
+            return lax.dynamic_update_index_in_dim(found, value, e, 1)
+
+        used = (other >= 0).sum(axis=1).max()
+        return lax.fori_loop(0, used, one, jnp.zeros((block, E)))
+
+    extra = map_blocks(cosines, rows=N, block=block)
+    cosine = jnp.concatenate([pool.cosines[:, :K], extra], axis=1)
+    used = jnp.concatenate([members.listed, members.extra >= 0], axis=1)
+    weight = jnp.where(used, jnp.exp(-distance(cosine, pool.minimum)), 0)
+    total = weight.sum(axis=1, keepdims=True)
+    return Encoding(
+        jnp.concatenate([pool.ids[:, :K], jnp.maximum(members.extra, 0)], axis=1),
+        # A point outside its own list, behind its duplicates, may have no member.
+        weight / jnp.where(total == 0, 1, total),
+    )
+
+
+def distance(cosine: jax.Array, minimum: jax.Array) -> jax.Array:
+    """Squared Euclidean distance `[N, K]` over its largest value in each row."""
+    largest = 1 - minimum[:, None]
+    return (1 - cosine) / jnp.where(largest == 0, 1, largest)
