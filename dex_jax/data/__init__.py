@@ -1,5 +1,28 @@
 """Data sets, identity-balanced batches, augmentation and the input road."""
 
+from dex_jax.data._augment import augment, normalize
+from dex_jax.data._catalog import load
+from dex_jax.data._hold_out import add_synthetic, class_labels, hold_out, mix
+from dex_jax.data._manifest_writer import write_manifest
+from dex_jax.data._pipeline import EvalBatch, TrainBatch, eval_batches, train_batches
 from dex_jax.data._records import Protocol, ReidData, ReidSplit
+from dex_jax.data._sampler import IdentityBatches
 
-__all__ = ["Protocol", "ReidData", "ReidSplit"]
+__all__ = [
+    "EvalBatch",
+    "IdentityBatches",
+    "Protocol",
+    "ReidData",
+    "ReidSplit",
+    "TrainBatch",
+    "add_synthetic",
+    "augment",
+    "class_labels",
+    "eval_batches",
+    "hold_out",
+    "load",
+    "mix",
+    "normalize",
+    "train_batches",
+    "write_manifest",
+]

@@ -1,0 +1,178 @@
+"""Augmentation inside the jitted training step (section 4.2)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A box is drawn anew until it fits; on a square image one draw in 22 does not, so that
+# ten leave nothing to chance (below 1e-13).
+_TRIES = 10
+
+
+def normalize(images: jax.Array | np.ndarray) -> jax.Array:
+    """Scales pixels to the mean and deviation of ImageNet.
+
+    Args:
+        images: uint8 `[B, H, W, 3]`.
+
+    Returns:
+        float32 `[B, H, W, 3]`.
+
+    Raises:
+        ValueError: another shape or dtype.
+
+    Example:
+        >>> white = normalize(np.full((1, 1, 1, 3), 255, np.uint8))
+        >>> [round(float(channel), 2) for channel in white[0, 0, 0]]
+        [2.25, 2.43, 2.64]
+    """
+    _check_images(images)
+    return _standardize(jnp.asarray(images, jnp.float32) / 255)
+
+
+def augment(
+    key: jax.Array,
+    images: jax.Array | np.ndarray,
+    *,
+    flip: float = 0.5,
+    contrast: float = 0.1,
+    brightness: float = 0.1,
+    erase: float = 0.5,
+    erase_area: tuple[float, float] = (0.02, 0.4),
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> jax.Array:
+    """Flips, changes contrast and brightness, normalises and erases a random box.
+
+    The paper's augmentation (section 4.2) with the ranges of its authors' code: every
+    image is mirrored with probability `flip`; contrast is scaled about the image's
+    mean grey level by a factor uniform in `1 +- contrast`, brightness by one uniform
+    in `1 +- brightness`. Random erasing follows Zhong et al.: with probability
+    `erase` a box of area share uniform in `erase_area` and height / width uniform in
+    `erase_aspect` is laid uniformly inside the image and filled with the mean pixel
+    (0 after normalisation). Uniform aspect prefers tall boxes, as in their code.
+
+    Meant to be called inside the caller's `jit`; options may be traced. The result
+    depends on the key alone: fold the step into it.
+
+    Args:
+        key: a random key.
+        images: uint8 `[B, H, W, 3]`.
+        flip: probability in [0, 1].
+        contrast: half width in [0, 1]; 0 leaves the contrast alone.
+        brightness: half width in [0, 1]; 0 leaves the brightness alone.
+        erase: probability in [0, 1].
+        erase_area: smallest and largest share of the image's area, in (0, 1].
+        erase_aspect: smallest and largest height / width, above 0.
+
+    Returns:
+        float32 `[B, H, W, 3]`, normalised.
+
+    Raises:
+        ValueError: another shape or dtype, or an option outside its range (options
+            are checked only where they are plain numbers).
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 3), np.uint8)
+        >>> augment(jax.random.key(0), images).shape
+        (2, 8, 8, 3)
+    """
+    _check_images(images)
+    shares = {"flip": flip, "contrast": contrast, "brightness": brightness}
+    for name, value in (shares | {"erase": erase}).items():
+        _check_range((value, value), name, highest=1)
+    _check_range(erase_area, "erase_area", highest=1, positive=True)
+    _check_range(erase_aspect, "erase_aspect", positive=True)
+    B, H, W, _ = images.shape
+    keys = jax.random.split(key, 4)
+    x = jnp.asarray(images, jnp.float32) / 255
+    mirrored = jax.random.uniform(keys[0], (B, 1, 1, 1)) < flip
+    x = jnp.where(mirrored, x[:, :, ::-1], x)
+    x = _change_light(keys[1], keys[2], x, contrast, brightness)
+    hole = jax.vmap(lambda k: _box(k, (H, W), erase, erase_area, erase_aspect))(
+        jax.random.split(keys[3], B)
+    )  # [B, H, W]
+    return jnp.where(hole[..., None], 0.0, _standardize(x))
+
+
+def _change_light(
+    contrast_key: jax.Array,
+    brightness_key: jax.Array,
+    x: jax.Array,
+    contrast: float,
+    brightness: float,
+) -> jax.Array:
+    shape = (x.shape[0], 1, 1, 1)
+    grey = jnp.array([0.299, 0.587, 0.114], jnp.float32)
+    mean = jnp.mean(x @ grey, axis=(1, 2)).reshape(shape)
+    factor = 1 + contrast * jax.random.uniform(
+        contrast_key, shape, minval=-1.0, maxval=1.0
+    )
+    x = jnp.clip(mean + factor * (x - mean), 0.0, 1.0)
+    factor = 1 + brightness * jax.random.uniform(
+        brightness_key, shape, minval=-1.0, maxval=1.0
+    )
+    return jnp.clip(factor * x, 0.0, 1.0)
+
+
+def _box(
+    key: jax.Array,
+    shape: tuple[int, int],
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> jax.Array:
+    H, W = shape
+    u = jax.random.uniform(key, (_TRIES, 5))
+    pixels = H * W * (area[0] + u[:, 0] * (area[1] - area[0]))
+    ratio = aspect[0] + u[:, 1] * (aspect[1] - aspect[0])
+    heights = jnp.round(jnp.sqrt(pixels * ratio))
+    widths = jnp.round(jnp.sqrt(pixels / ratio))
+    fits = (heights < H) & (widths < W)
+    first = jnp.argmax(fits)
+    height, width = heights[first], widths[first]
+    top = jnp.floor(u[first, 2] * (H - height + 1))
+    left = jnp.floor(u[first, 3] * (W - width + 1))
+    row = jnp.arange(H, dtype=jnp.float32)[:, None]
+    column = jnp.arange(W, dtype=jnp.float32)[None, :]
+    inside_rows = (row >= top) & (row < top + height)  # [H, 1]
+    inside_columns = (column >= left) & (column < left + width)  # [1, W]
+    # The last number of the first try decides, so that it is independent of the box.
+    erased = (u[0, 4] < probability) & fits[first]
+    return inside_rows & inside_columns & erased  # [H, W]
+
+
+def _standardize(x: jax.Array) -> jax.Array:
+    mean = jnp.array(IMAGENET_MEAN, jnp.float32).reshape(1, 1, 1, 3)
+    std = jnp.array(IMAGENET_STD, jnp.float32).reshape(1, 1, 1, 3)
+    return (x - mean) / std
+
+
+def _check_images(images: jax.Array | np.ndarray) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
+        raise ValueError(
+            "images: expected uint8 [B, H, W, 3], got "
+            f"{images.dtype} of shape {images.shape}"
+        )
+
+
+def _check_range(
+    bounds: tuple[float, float],
+    name: str,
+    *,
+    highest: float = float("inf"),
+    positive: bool = False,
+) -> None:
+    low, high = bounds
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return  # traced by the caller
+    if not (0 <= low <= high <= highest and high < float("inf")) or (
+        positive and low == 0
+    ):
+        shown = low if low == high else bounds
+        least = "above 0" if positive else "at least 0"
+        raise ValueError(
+            f"{name}: expected {least}, ascending and at most {highest}, got {shown}"
+        )

@@ -1,0 +1,109 @@
+"""Image files, decoded when they are asked for."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+class ImageFiles:
+    """N image files under one folder; `files[i]` decodes uint8 `[H, W, 3]`.
+
+    Args:
+        root: the folder.
+        names: the paths of the images relative to it.
+    """
+
+    def __init__(self, root: str | Path, names: Sequence[str]):
+        self.root = Path(root)
+        self.names = tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return decode(self.root / self.names[index])
+
+    def path(self, index: int) -> Path:
+        """Returns where image `index` lies."""
+        return self.root / self.names[index]
+
+
+def decode(path: Path) -> np.ndarray:
+    """Decodes one image file to uint8 `[H, W, 3]`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, cut short or no image; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        fault = "is empty" if _size(path) == 0 else f"cannot be decoded ({error})"
+        raise ValueError(f"{path}: image file {fault}") from error
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales uint8 `[H, W, 3]` to `[size, size, 3]`, bilinear with antialiasing."""
+    if image.shape[:2] == (size, size):
+        return image
+    bilinear = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((size, size), bilinear))
+
+
+def find_faults(files: ImageFiles, *, decode_all: bool) -> dict[int, str]:
+    """Looks for files that are absent or empty and, if asked, for undecodable ones.
+
+    Args:
+        files: N images.
+        decode_all: decode every image, which alone finds a file that was cut short.
+
+    Returns:
+        The fault of each bad image, by its index.
+    """
+    faults = {
+        i: "file not found" if size < 0 else "file is empty"
+        for i, size in enumerate(file_sizes(files).tolist())
+        if size <= 0
+    }
+    if decode_all:
+        healthy = [i for i in range(len(files)) if i not in faults]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            broken = pool.map(lambda i: _fault(lambda: files[i]), healthy)
+            faults |= {i: f for i, f in zip(healthy, broken, strict=True) if f}
+    return faults
+
+
+def file_sizes(files: ImageFiles) -> np.ndarray:
+    """Returns the size of each file in bytes, int64 `[N]`; -1 where there is none."""
+    return np.array([_size(files.path(i)) for i in range(len(files))], np.int64)
+
+
+def fingerprint(*parts: bytes) -> str:
+    """Returns a short hash that identifies some content."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except OSError:
+        return -1
+
+
+def _fault(read: Callable[[], np.ndarray]) -> str:
+    try:
+        read()
+    except (OSError, ValueError):
+        return "image cannot be decoded"
+    return ""

@@ -1,0 +1,58 @@
+"""All that is wrong with a data set, found in one pass and told in one error."""
+
+from collections import Counter
+from pathlib import Path
+
+SHOWN = 20
+
+
+class Problems:
+    """Collects what is wrong with the files of one data set.
+
+    Args:
+        subject: what is being read; begins the message.
+    """
+
+    def __init__(self, subject: str):
+        self._subject = subject
+        self._kinds: Counter[str] = Counter()
+        self._lines: list[str] = []
+
+    def add(
+        self,
+        kind: str,
+        file: str | Path,
+        *,
+        line: int | None = None,
+        column: str | None = None,
+        value: str | None = None,
+        expected: str = "",
+    ) -> None:
+        """Notes one problem; only the first 20 are kept in full."""
+        self._kinds[kind] += 1
+        if len(self._lines) < SHOWN:
+            place = f"{file}" if line is None else f"{file}, line {line}"
+            if column is not None:
+                place += f", column {column!r}"
+            shown = "" if value is None else f": {value!r}"
+            wanted = f" (expected {expected})" if expected else ""
+            self._lines.append(f"{place}: {kind}{shown}{wanted}")
+
+    def __len__(self) -> int:
+        return self._kinds.total()
+
+    def check(self) -> None:
+        """Ends the pass.
+
+        Raises:
+            ValueError: something was noted; lists the first 20 and counts by kind.
+        """
+        if not self._lines:
+            return
+        total = len(self)
+        text = [f"{self._subject}: {total} problem{'s' if total > 1 else ''}"]
+        text += [f"  {line}" for line in self._lines]
+        if total > len(self._lines):
+            counts = ", ".join(f"{n} x {kind}" for kind, n in self._kinds.items())
+            text.append(f"  ... and {total - len(self._lines)} more; in all: {counts}")
+        raise ValueError("\n".join(text))
