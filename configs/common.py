@@ -1,0 +1,85 @@
+"""The paper's settings, which every experiment file starts from.
+
+An experiment file calls `get_config()` of this one and changes a few fields. Each
+section is handed on as keyword arguments, so the signatures in `dex_jax` say what a
+field means; marks: [P] the paper says it, [A] its authors' later code does, [S] other
+public code, [I] inferred.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The paper's recipe (sections 3.1, 4.1 and 4.2) around a ResNet50-IBN-a."""
+    config: Any = ConfigDict()
+    config.name = "common"
+    config.seed = 0
+    config.epochs = 500  # [P] an epoch is one pass over identities [S]
+    config.image_size = 288  # [P]
+
+    config.data = ConfigDict()
+    config.data.name = "cityflow"
+    config.data.root = ""  # where the data set lies; data sets that need it say so
+    config.data.data_dir = ""  # where built sets are cached; "" = the default
+    config.data.size = ""  # for sets that come in sizes
+    config.data.hold_out = 100  # [P] training identities held back for validation
+    config.data.hold_out_seed = 0
+    config.data.expected_identities = 426  # classes of a dry run without data
+    # Synthetic images beside the real ones, where the data set has such a companion:
+    # "real" (none), "balanced" or "full" [P].
+    config.data.mixing = "balanced"
+    config.data.synthetic_root = ""
+    config.data.synthetic_identities = 193  # [P] in the balanced mix
+
+    config.batch = ConfigDict()
+    config.batch.ids_per_batch = 8  # [P]
+    config.batch.images_per_id = 4  # [P] 4 to 8, by backbone
+
+    config.augment = ConfigDict()
+    config.augment.flip = 0.5  # [P] probability
+    config.augment.contrast = 0.1  # [P] relative range
+    config.augment.brightness = 0.1  # [A]
+    config.augment.erase = 0.5  # [P] probability of random erasing
+
+    config.model = ConfigDict()
+    config.model.name = "resnet50_ibn_a"
+    config.model.parts = ((2, 3, 1), (2, 1, 1), (2, 1, 3))  # [I] 17 parts
+    config.model.expected_parts = 17  # [P]
+    config.model.trunk_split = "stage3.1"  # [S]
+    config.model.dim = 256  # [P]
+    config.model.last_stride = 1  # [S]
+    config.model.dtype = "float32"  # of the arithmetic; parameters stay float32
+    config.model.pretrained = ""  # a .pth or .safetensors file; "" = random weights
+    config.model.options = ConfigDict()  # of the backbone, by name
+
+    config.loss = ConfigDict()
+    config.loss.epsilon = 0.1  # [P]
+    config.loss.margin = 1.2  # [A] None = soft margin
+    config.loss.cross_entropy_weight = 2.0  # [P]
+    config.loss.triplet_weight = 1.0  # [P]
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # [P]
+    config.optimizer.learning_rate = 2e-4  # [P]
+    config.optimizer.schedule = "exponential"  # [P]
+    config.optimizer.decay = 0.01  # [P] per epoch
+    config.optimizer.warmup_epochs = 0.0  # [A]
+    config.optimizer.weight_decay = 0.0  # [A]
+    config.optimizer.clip_norm = 0.0  # 0 = no clipping
+    config.optimizer.accumulate = 1  # micro-batches per update
+    config.optimizer.average = 0.0  # decay of the weights' moving average; 0 = none
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch_size = 32
+    config.evaluation.every_epochs = 10  # 0 = only at the end
+    config.evaluation.scales = (0.9, 1.0, 1.1, 1.2)  # [P]
+
+    # How a run is carried out; changing these does not make it another run.
+    config.run = ConfigDict()
+    config.run.checkpoint_minutes = 10.0
+    config.run.log_steps = 10
+    config.run.workers = 2  # threads that read and decode
+    config.run.shard_parameters = False
+    return config

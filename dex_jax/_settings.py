@@ -1,0 +1,125 @@
+"""The range of every setting of a config, checked before anything is built."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+# An `ml_collections.ConfigDict`, whose fields no type checker knows.
+Config = Any
+
+
+def _count(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return (
+        f"a whole number of at least {least}",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least,
+    )
+
+
+def _number(
+    low: float, high: float = math.inf, *, open_low: bool = False
+) -> tuple[str, Callable[[Any], bool]]:
+    text = f"a number {'above' if open_low else 'of at least'} {low:g}"
+    text += "" if high == math.inf else f" and at most {high:g}"
+    return (
+        text,
+        lambda v: (
+            isinstance(v, (int, float))
+            and not isinstance(v, bool)
+            and math.isfinite(v)
+            and (v > low if open_low else v >= low)
+            and v <= high
+        ),
+    )
+
+
+def _word(*choices: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(map(repr, choices))}", lambda v: v in choices
+
+
+def _cuts(value: Any) -> bool:
+    def whole(c: Any) -> bool:
+        return isinstance(c, int) and not isinstance(c, bool) and c >= 1
+
+    return (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(
+            isinstance(b, tuple) and len(b) == 3 and all(map(whole, b)) for b in value
+        )
+    )
+
+
+def _scales(value: Any) -> bool:
+    fits = _number(0, 16, open_low=True)[1]
+    return isinstance(value, tuple) and len(value) > 0 and all(map(fits, value))
+
+
+_MARGIN = _number(0)
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "seed": _count(0),
+    "epochs": _count(1),
+    "image_size": _count(16),
+    "data.hold_out": _count(0),
+    "data.hold_out_seed": _count(0),
+    "data.expected_identities": _count(1),
+    "data.mixing": _word("real", "balanced", "full"),
+    "data.synthetic_identities": _count(1),
+    "batch.ids_per_batch": _count(2),
+    "batch.images_per_id": _count(2),
+    "augment.flip": _number(0, 1),
+    "augment.contrast": _number(0, 1),
+    "augment.brightness": _number(0, 1),
+    "augment.erase": _number(0, 1),
+    "model.parts": ("branches of three whole numbers, each at least 1", _cuts),
+    "model.expected_parts": _count(0),
+    "model.trunk_split": _word("none", "stage4", "stage3.1"),
+    "model.dim": _count(1),
+    "model.last_stride": ("1 or 2", lambda v: v in (1, 2)),
+    "model.dtype": _word("float32", "bfloat16"),
+    "loss.epsilon": _number(0, 1),
+    "loss.margin": (
+        f"{_MARGIN[0]}, or None for the soft margin",
+        lambda v: v is None or _MARGIN[1](v),
+    ),
+    "loss.cross_entropy_weight": _number(0),
+    "loss.triplet_weight": _number(0),
+    "optimizer.name": _word("adam", "adamw"),
+    "optimizer.learning_rate": _number(0, open_low=True),
+    "optimizer.schedule": _word("exponential", "cosine", "constant"),
+    "optimizer.decay": _number(0),
+    "optimizer.warmup_epochs": _number(0),
+    "optimizer.weight_decay": _number(0),
+    "optimizer.clip_norm": _number(0),
+    "optimizer.accumulate": _count(1),
+    "optimizer.average": ("a number in [0, 1)", lambda v: _number(0)[1](v) and v < 1),
+    "evaluation.batch_size": _count(1),
+    "evaluation.every_epochs": _count(0),
+    "evaluation.scales": ("a tuple of numbers in (0, 16]", _scales),
+    "run.checkpoint_minutes": _number(0),
+    "run.log_steps": _count(1),
+    "run.workers": _count(1),
+}
+
+
+def validate(config: Config) -> None:
+    """Checks every setting of a config at once.
+
+    Raises:
+        ValueError: settings out of range, or that do not go together; names each with
+            its value and what was expected.
+    """
+    faults = []
+    for name, (expected, fits) in _RULES.items():
+        section, _, field = name.rpartition(".")
+        holder = config[section] if section else config
+        value = holder[field]
+        if not fits(value):
+            faults.append(f"config.{name}: expected {expected}, got {value!r}")
+    if not faults and config.batch.ids_per_batch % config.optimizer.accumulate:
+        faults.append(
+            "config.optimizer.accumulate: expected a divisor of "
+            f"config.batch.ids_per_batch = {config.batch.ids_per_batch}, got "
+            f"{config.optimizer.accumulate}"
+        )
+    if faults:
+        raise ValueError("\n".join(faults))

@@ -1,0 +1,369 @@
+"""One training step as a pure function, and what it needs around it.
+
+The state is a pytree of plain nested dicts, the step is
+`(state, images, labels) -> (state, metrics)`, and all randomness comes from the seed
+and the step's number: state and step number are all that an exact resume needs. Under a
+mesh the batch is split over its `data` axis; batch norm and the triplet mining see the
+whole batch, so the number of devices does not change the arithmetic.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+
+from dex_jax import losses, models
+from dex_jax._optimizer import learning_rate as learning_rate
+from dex_jax._optimizer import optimizer as optimizer
+from dex_jax.data import augment
+from dex_jax.models import parts as layouts
+
+Metrics: TypeAlias = dict[str, jax.Array]
+
+
+class Network(NamedTuple):
+    """A network taken apart: its structure and its two kinds of values."""
+
+    graphdef: Any  # static structure
+    params: Any  # nested dict, trained
+    stats: Any  # nested dict, running statistics of batch norm
+    parts: layouts.Layout  # which P parts there are
+    channels: int  # of the feature map that the parts are cut from
+    stride: int  # pixels of the image to one of the feature map
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step changes."""
+
+    step: jax.Array  # [] int32, updates made so far
+    params: Any
+    stats: Any
+    optimizer: Any
+    average: Any  # moving average of params; () when there is none
+
+
+Step: TypeAlias = Callable[..., tuple[TrainState, Metrics]]
+
+
+def build_network(
+    name: str, *, num_classes: int, seed: int | None, **options: Any
+) -> Network:
+    """Builds a partition network and takes it apart for pure functions.
+
+    Args:
+        name: of the backbone, see `dex_jax.models`.
+        num_classes: C, identities to classify.
+        seed: of the random weights; None leaves shapes in their place.
+        **options: of `dex_jax.models.build`.
+
+    Returns:
+        The network; `params` and `stats` are nested dicts of float32 arrays.
+
+    Raises:
+        ValueError: what `dex_jax.models.build` refuses.
+
+    Example:
+        >>> network = build_network("resnet_slim", num_classes=5, seed=None, dim=8,
+        ...                         trunk_split="none")
+        >>> network.parts.num_parts
+        17
+    """
+    model = models.build(name, num_classes=num_classes, rngs=seed, **options)
+    return Network(*models.split(model), model.parts, model.channels, model.stride)
+
+
+def load_pretrained(network: Network, path: str) -> tuple[Network, str]:
+    """Puts a PyTorch checkpoint's weights into the backbone.
+
+    Args:
+        network: fresh from `build_network`.
+        path: a `.pth` or `.safetensors` file; read without running code from it.
+
+    Returns:
+        The network with these weights, and a report of what was loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or weights of another network.
+    """
+    model = models.merge(network.graphdef, network.params, network.stats)
+    report = models.load_torch_weights(model, models.read_torch_checkpoint(path))
+    graphdef, params, stats = models.split(model)
+    loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
+    return loaded, f"{path}: {report}"
+
+
+def describe_images(
+    graphdef: Any, params: Any, stats: Any, images: jax.Array
+) -> jax.Array:
+    """Descriptors `[B, P * D]` of normalised images `[B, H, W, 3]`, unit length.
+
+    The 17 embeddings before their batch norms, one L2 norm over all (paper, section
+    3.1).
+    """
+    (embeddings, _), _ = models.apply(graphdef, params, stats, images, train=False)
+    return layouts.descriptor(embeddings)
+
+
+def partition_loss(
+    embeddings: jax.Array,
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    local_parts: int,
+    epsilon: float = 0.1,
+    margin: float | None = 1.2,
+    cross_entropy_weight: float = 2.0,
+    triplet_weight: float = 1.0,
+) -> tuple[jax.Array, Metrics]:
+    """The paper's loss over all parts: 2 * cross-entropy + 1 * triplet (section 3.1).
+
+    Both terms act on every part; each is the mean over the local parts plus the mean
+    over the global ones.
+
+    Args:
+        embeddings: `[B, P, D]` before batch norm, locals first.
+        logits: `[B, P, C]`.
+        labels: `[B]` int32 in [0, C).
+        local_parts: how many of the P parts are local.
+        epsilon: label smoothing (eq. 2).
+        margin: of the triplet loss (eq. 3); None is the soft margin.
+        cross_entropy_weight: weight of eq. 1.
+        triplet_weight: weight of eq. 3.
+
+    Returns:
+        The loss and its pieces: `cross_entropy`, `triplet` (scalars) and `part_loss`
+        `[P]`.
+
+    Example:
+        >>> e, l = jnp.ones((2, 1, 3)), jnp.zeros((2, 1, 4))
+        >>> value, _ = partition_loss(e, l, jnp.array([0, 1]), local_parts=0)
+        >>> round(float(value), 2) == round(2 * float(jnp.log(4)) + 1.2, 2)
+        True
+    """
+
+    def part_terms(embedding: jax.Array, logit: jax.Array):
+        return (
+            losses.label_smoothed_cross_entropy(logit, labels, epsilon=epsilon),
+            losses.batch_hard_triplet(embedding, labels, margin=margin),
+        )
+
+    cross_entropy, triplet = jax.vmap(part_terms, in_axes=1)(embeddings, logits)  # [P]
+
+    def both_means(term: jax.Array) -> jax.Array:
+        groups = [term[:local_parts], term[local_parts:]]
+        return jnp.stack([jnp.mean(g) for g in groups if g.size]).sum()
+
+    per_part = cross_entropy_weight * cross_entropy + triplet_weight * triplet
+    metrics = {
+        "cross_entropy": both_means(cross_entropy),
+        "triplet": both_means(triplet),
+        "part_loss": per_part,
+    }
+    return both_means(per_part), metrics
+
+
+def describer(graphdef: Any) -> Callable[[Any, Any], Partial]:
+    """Makes `(params, stats) -> apply`, apply as `dex_jax.extraction` wants it.
+
+    The weights travel as arguments of the compiled program, not as its constants, so
+    that all states of one network share one compilation.
+    """
+    fixed = functools.partial(describe_images, graphdef)
+    return lambda params, stats: Partial(fixed, params, stats)
+
+
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """The whole of a pytree that may be split over devices and hosts, on this host."""
+    whole = jax.jit(lambda t: t, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole(tree))
+
+
+def count(tree: Any) -> int:
+    """How many numbers a pytree holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+class Cost(NamedTuple):
+    """What one training step needs."""
+
+    operations: float  # floating-point operations
+    memory: float  # bytes at the peak
+    rate: float  # operations a second of a large matrix product here
+
+
+def cost(step: Step, state: TrainState, *, batch_size: int, image_size: int) -> Cost:
+    """Compiles a step and reads what the compiler knows of it.
+
+    Args:
+        step: from `train_step`.
+        state: its state, or the shapes of it.
+        batch_size: B.
+        image_size: S, in pixels.
+    """
+    shape = (batch_size, image_size, image_size, 3)
+    compiled = (
+        jax.jit(step, donate_argnums=0)
+        .lower(
+            state,
+            jax.ShapeDtypeStruct(shape, jnp.uint8),
+            jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        )
+        .compile()
+    )
+    sizes, work = compiled.memory_analysis(), compiled.cost_analysis()
+    peak = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes if sizes else 0
+    return Cost((work or {}).get("flops", 0.0), float(peak), _matrix_product_rate())
+
+
+def _matrix_product_rate(n: int = 2048) -> float:
+    product = jax.jit(lambda x: x @ x)
+    x = jnp.ones((n, n), jnp.float32)
+    product(x).block_until_ready()
+    begin = time.perf_counter()
+    product(x).block_until_ready()
+    return 2 * n**3 / (time.perf_counter() - begin)
+
+
+def init_state(
+    network: Network, transform: optax.GradientTransformation, *, average: float = 0.0
+) -> TrainState:
+    """The state before the first step; of shapes where the network has shapes."""
+
+    def fresh(params: Any) -> tuple[Any, Any, Any]:
+        # The average is a copy: the step gives both their memory back.
+        copy = jax.tree.map(jnp.copy, params) if average else ()
+        return jnp.zeros((), jnp.int32), transform.init(params), copy
+
+    leaves = jax.tree.leaves(network.params)
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    step, moments, copy = (
+        jax.eval_shape(fresh, network.params) if abstract else fresh(network.params)
+    )
+    return TrainState(step, network.params, network.stats, moments, copy)
+
+
+def train_step(
+    network: Network,
+    transform: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    seed: int,
+    augmentation: Mapping[str, Any],
+    loss: Mapping[str, Any],
+    accumulate: int = 1,
+    average: float = 0.0,
+) -> Step:
+    """Makes the pure step `(state, images, labels) -> (state, metrics)`.
+
+    Args:
+        network: the structure that the state belongs to.
+        transform: the optimizer.
+        schedule: for the record; the optimizer holds its own.
+        seed: all randomness is a function of it and of `state.step`.
+        augmentation: options of `dex_jax.data.augment`.
+        loss: options of `partition_loss`.
+        accumulate: micro-batches per update. Batch norm and triplet mining then see a
+            micro-batch each; batches come identity by identity, so identities stay
+            whole.
+        average: decay of the moving average of the weights; 0 keeps none.
+
+    Returns:
+        The step; `images` `[B, S, S, 3]` uint8, `labels` `[B]` int32. Compile it with
+        `compile_step`.
+    """
+    local_parts = network.parts.num_local
+    distances = jax.vmap(losses.hardest_distances, in_axes=(1, None))
+
+    def objective(
+        params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
+    ):
+        (embeddings, logits), stats = models.apply(
+            network.graphdef, params, stats, images, train=True, key=key
+        )
+        value, metrics = partition_loss(
+            embeddings, logits, labels, local_parts=local_parts, **loss
+        )
+        positive, negative = distances(jax.lax.stop_gradient(embeddings), labels)
+        metrics["hardest_positive"] = jnp.mean(positive)
+        metrics["hardest_negative"] = jnp.mean(negative)
+        return value, (metrics | {"loss": value}, stats)
+
+    def gradients(state: TrainState, images: jax.Array, labels: jax.Array):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        light, depth = jax.random.split(key)
+        images = augment(light, images, **augmentation)
+        slope = jax.grad(objective, has_aux=True)
+        if accumulate == 1:
+            grads, (metrics, stats) = slope(
+                state.params, state.stats, images, labels, depth
+            )
+            return grads, metrics, stats
+
+        def micro(stats: Any, batch: tuple[jax.Array, ...]):
+            grads, (metrics, stats) = slope(state.params, stats, *batch)
+            return stats, (grads, metrics)
+
+        split = [x.reshape(accumulate, -1, *x.shape[1:]) for x in (images, labels)]
+        keys = jax.random.split(depth, accumulate)
+        stats, many = jax.lax.scan(micro, state.stats, (split[0], split[1], keys))
+        grads, metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), many)
+        return grads, metrics, stats
+
+    def step(state: TrainState, images: jax.Array, labels: jax.Array):
+        grads, metrics, stats = gradients(state, images, labels)
+        updates, opt_state = transform.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        mean = state.average
+        if average:
+            mean = optax.incremental_update(params, mean, 1 - average)
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
+        return TrainState(state.step + 1, params, stats, opt_state, mean), metrics
+
+    return step
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """All devices in one row, the batch's axis `data` along it."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def state_shardings(state: Any, mesh: Mesh, *, shard_parameters: bool = False) -> Any:
+    """Where each leaf of the state lives.
+
+    Args:
+        state: the state or its shapes.
+        mesh: from `data_mesh`.
+        shard_parameters: split every large leaf (parameters and their optimizer
+            moments) along its longest divisible axis instead of copying it.
+    """
+    size = mesh.shape["data"]
+
+    def place(leaf: Any) -> NamedSharding:
+        axes: list[str | None] = [None] * leaf.ndim
+        wide = [a for a in range(leaf.ndim) if leaf.shape[a] % size == 0]
+        if shard_parameters and leaf.size >= 2**14 and wide:
+            axes[max(wide, key=lambda a: leaf.shape[a])] = "data"
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree.map(place, state)
+
+
+def compile_step(step: Step, mesh: Mesh, shardings: Any) -> Step:
+    """`jax.jit` over a mesh: the batch split, the old state's memory reused."""
+    batch = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch, batch),
+        out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
