@@ -14,7 +14,7 @@ import numpy as np
 from dex_jax.data._hold_out import REAL
 from dex_jax.data._images import ImageFiles, file_sizes, fingerprint
 from dex_jax.data._problems import Problems
-from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
+from dex_jax.data._records import UNKNOWN, ImageSubset, Protocol, ReidData, ReidSplit
 
 COLUMNS = ("path", "split", "identity", "camera", "tracklet", "domain")
 REQUIRED = ("path", "split")
@@ -74,31 +74,34 @@ def load_manifest(
             f"{path}: no such manifest; give the table itself, a .csv file with the "
             f"columns {', '.join(COLUMNS)}"
         )
-    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    folder = path.parent if image_root is None else Path(image_root)
+    problems = Problems(f"manifest {path}")
+    read = _read_parquet if path.suffix == ".parquet" else _read_csv
+    rows = read(path, problems)
+    files = ImageFiles(
+        path.parent if image_root is None else image_root, [row.path for row in rows]
+    )
+    sizes = file_sizes(files)
+    _check_files(path, rows, sizes, problems)
+    if remove_same_camera:
+        _check_cameras(path, rows, problems)
+    problems.check()
     identities = _numbers((r.domain, r.identity) for r in rows)
     cameras = _numbers((r.domain, r.camera) for r in rows)
-    problems = Problems(f"manifest {path}")
-    sides, sizes = {}, []
+    sides = {}
     for name in SPLITS:
-        mine = [row for row in rows if row.split == name]
-        files = ImageFiles(folder, [row.path for row in mine])
-        sizes.append(file_sizes(files))
-        _check_files(path, mine, sizes[-1], problems)
-        if remove_same_camera and name != "train":
-            _check_cameras(path, mine, problems)
+        at = np.array([i for i, row in enumerate(rows) if row.split == name], np.int64)
+        mine = [rows[i] for i in at]
         tracklets = _numbers((r.domain, r.tracklet) for r in mine)
         sides[name] = ReidSplit(
-            files,
-            files.names,
+            ImageSubset(files, at),
+            tuple(r.path for r in mine),
             _look_up(identities, [(r.domain, r.identity) for r in mine]),
             _look_up(cameras, [(r.domain, r.camera) for r in mine]),
             _look_up(tracklets, [(r.domain, r.tracklet) for r in mine]),
             np.array([r.domain for r in mine], "U"),
         )
-    problems.check()
     _warn_of_unanswerable(path, sides["query"], sides["gallery"])
-    content = fingerprint(path.read_bytes(), *(s.tobytes() for s in sizes))
+    content = fingerprint(path.read_bytes(), sizes.tobytes())
     return ReidData(
         name="manifest",
         **sides,
@@ -117,12 +120,13 @@ def _check_files(
     for i in np.flatnonzero(sizes <= 0):
         kind = "file not found" if sizes[i] < 0 else "file is empty"
         row = rows[i]
-        problems.add(kind, path, line=row.line, column="path", value=row.path)
+        if row.path:
+            problems.add(kind, path, line=row.line, column="path", value=row.path)
 
 
 def _check_cameras(path: Path, rows: list[Row], problems: Problems) -> None:
     for row in rows:
-        if not row.camera:
+        if row.split != "train" and not row.camera:
             problems.add(
                 "camera unknown, remove_same_camera needs it",
                 path,
@@ -131,9 +135,8 @@ def _check_cameras(path: Path, rows: list[Row], problems: Problems) -> None:
             )
 
 
-def _read_csv(path: Path) -> list[Row]:
+def _read_csv(path: Path, problems: Problems) -> list[Row]:
     raw = path.read_bytes()
-    problems = Problems(f"manifest {path}")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -155,7 +158,7 @@ def _read_csv(path: Path) -> list[Row]:
     return _parse(path, [entry for entry in lines if entry[1]], problems)
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path, problems: Problems) -> list[Row]:
     if importlib.util.find_spec("pyarrow") is None:
         raise ValueError(
             f"{path}: reading Parquet needs the package pyarrow; install it or write "
@@ -172,7 +175,7 @@ def _read_parquet(path: Path) -> list[Row]:
     header = [(1, list(table.column_names))]
     # Rows are numbered like the lines of the same table in CSV.
     numbered = [(i, fields) for i, fields in enumerate(rows, start=2)]
-    return _parse(path, header + numbered, Problems(f"manifest {path}"))
+    return _parse(path, header + numbered, problems)
 
 
 def _parse(
@@ -203,7 +206,6 @@ def _parse(
         _check_row(path, row, problems)
     _check_repeats(path, rows, problems)
     _check_tracklets(path, rows, problems)
-    problems.check()
     return rows
 
 

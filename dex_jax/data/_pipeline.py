@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -116,7 +116,7 @@ def train_batches(
     memory: int = 2 << 30,
     cache_dir: str | Path | None = None,
     process: tuple[int, int] = (0, 1),
-) -> Iterator[TrainBatch]:
+) -> Generator[TrainBatch, None, None]:
     """Yields training batches without end, read ahead by threads.
 
     Batch `step` depends on the sampler's seed and the step alone, whatever the number
@@ -136,7 +136,7 @@ def train_batches(
             rows of the batch.
 
     Returns:
-        An iterator of `TrainBatch` with `B / n` rows each.
+        A generator of `TrainBatch` with `B / n` rows each; closing it ends the threads.
 
     Raises:
         ValueError: an argument out of range, or a sampler of another split. While
@@ -177,7 +177,7 @@ def train_batches(
 
 def eval_batches(
     split: ReidSplit, *, image_size: int, batch_size: int, workers: int = 2
-) -> Iterator[EvalBatch]:
+) -> Generator[EvalBatch, None, None]:
     """Yields every image once, in order, in batches of one shape.
 
     Args:
@@ -187,7 +187,7 @@ def eval_batches(
         workers: threads that read and decode.
 
     Returns:
-        An iterator of `ceil(N / batch_size)` `EvalBatch`.
+        A generator of `ceil(N / batch_size)` `EvalBatch`.
 
     Raises:
         ValueError: an empty split or an argument out of range. While iterating: an
@@ -217,7 +217,7 @@ def eval_batches(
 
 def _ahead(
     load: Callable[[int], T], places: Iterator[int], workers: int
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     waiting: deque[Future[T]] = deque()
     try:
