@@ -109,9 +109,13 @@ def search(
     *,
     k: int,
     exclude_self: bool = False,
+    valid: jax.Array | None = None,
     precision: str = "highest",
 ) -> Neighbors:
-    """Finds the `k` nearest of `database` `[N, D]` for unit rows `queries` `[M, D]`."""
+    """Finds the `k` nearest of `database` `[N, D]` for unit rows `queries` `[M, D]`.
+
+    Rows that `valid` `[N]` leaves out come last, with the score -inf.
+    """
     M, N = queries.shape[0], database.shape[0]
     size = _block_rows(M, N)
 
@@ -121,6 +125,8 @@ def search(
         if exclude_self:
             own = (start + jnp.arange(size))[:, None] == jnp.arange(N)[None]
             scores = jnp.where(own, -jnp.inf, scores)
+        if valid is not None:
+            scores = jnp.where(valid[None], scores, -jnp.inf)
         return _write(found, _top(scores, k), start)
 
     empty = Neighbors(jnp.zeros((M, k), jnp.int32), jnp.zeros((M, k), jnp.float32))

@@ -1,5 +1,44 @@
 """Re-ranking steps of Dual Embedding Expansion and their composition."""
 
+from dex_jax.rerank import steps
+from dex_jax.rerank._compose import Pipeline, chain, parse
+from dex_jax.rerank._database_augmentation import database_augmentation
+from dex_jax.rerank._diffusion import diffusion
 from dex_jax.rerank._embeddings import Embeddings, Ranking, top_k
+from dex_jax.rerank._fusion import (
+    cosine_similarity,
+    fuse,
+    fuse_scores,
+    same_camera_penalty,
+    side_distance_bias,
+)
+from dex_jax.rerank._k_reciprocal import k_reciprocal
+from dex_jax.rerank._query_expansion import (
+    alpha_query_expansion,
+    average_query_expansion,
+    tracklet_query_expansion,
+)
+from dex_jax.rerank._tracklets import tracklet_means, tracklet_pull_in
 
-__all__ = ["Embeddings", "Ranking", "top_k"]
+__all__ = [
+    "Embeddings",
+    "Pipeline",
+    "Ranking",
+    "alpha_query_expansion",
+    "average_query_expansion",
+    "chain",
+    "cosine_similarity",
+    "database_augmentation",
+    "diffusion",
+    "fuse",
+    "fuse_scores",
+    "k_reciprocal",
+    "parse",
+    "same_camera_penalty",
+    "side_distance_bias",
+    "steps",
+    "top_k",
+    "tracklet_means",
+    "tracklet_pull_in",
+    "tracklet_query_expansion",
+]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._checks import check_count
+from dex_jax._checks import check_count, check_rows, check_same_width, unit_rows
 from dex_jax.neighbors import limit_k
 
 
@@ -64,6 +64,16 @@ def top_k(scores: jax.Array, *, k: int) -> Ranking:
 
 def best(scores: jax.Array, k: int) -> Ranking:
     """`top_k` without checks, for use inside the package."""
+    # top_k alone would put 0.0 before -0.0, which are equal.
+    scores = jnp.where(scores == 0, 0, scores)
     # Without the barrier a later slice of the result turns top_k into a full sort.
     values, ids = lax.optimization_barrier(lax.top_k(scores, k))
     return Ranking(ids, values)
+
+
+def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Reads queries and gallery at the public border and scales rows to unit length."""
+    query = check_rows(query, "query")
+    gallery = check_rows(gallery, "gallery")
+    check_same_width(query, gallery, "query", "gallery")
+    return unit_rows(query), unit_rows(gallery)

@@ -1,0 +1,237 @@
+"""Chains of steps: which orders make sense, and what is computed only once."""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import jax
+
+from dex_jax._checks import check_count
+from dex_jax.neighbors import limit_k
+from dex_jax.rerank import steps
+from dex_jax.rerank._embeddings import Embeddings, Ranking
+from dex_jax.rerank._kinds import (
+    Expand,
+    Graph,
+    Rank,
+    Refine,
+    State,
+    Step,
+    build_graph,
+    read_state,
+)
+
+# The names of `parse`, and of `--rerank` on the command line.
+NAMES: dict[str, Callable[..., Step]] = {
+    "aqe": steps.aqe,
+    "alpha_qe": steps.alpha_qe,
+    "dex": steps.dex,
+    "dba": steps.dba,
+    "cosine": steps.cosine,
+    "k_reciprocal": steps.k_reciprocal,
+    "diffusion": steps.diffusion,
+    "tracklet": steps.tracklet,
+}
+_ORDER = (
+    "expand steps (aqe, alpha_qe, dex, dba) first, then at most one rank step (cosine, "
+    "k_reciprocal, diffusion), then refine steps (tracklet)"
+)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A chain of steps in a sensible order; made by `chain` or `parse`.
+
+    Attributes:
+        expand: steps that change embeddings.
+        rank: the step that scores.
+        refine: steps that change scores.
+    """
+
+    expand: tuple[Expand, ...]
+    rank: Rank
+    refine: tuple[Refine, ...]
+
+    @overload
+    def __call__(self, embeddings: Embeddings, *, top: None = None) -> jax.Array: ...
+    @overload
+    def __call__(self, embeddings: Embeddings, *, top: int) -> Ranking: ...
+    def __call__(
+        self, embeddings: Embeddings, *, top: int | None = None
+    ) -> jax.Array | Ranking:
+        """Runs the chain.
+
+        Args:
+            embeddings: queries, gallery and, where a step needs them, tracklet ids.
+            top: images to keep for each query; all scores if None.
+
+        Returns:
+            Scores `[Q, G]`; with `top` a Ranking `[Q, top]`, made in memory
+            `O(block x G + (Q + G) x K)` without any `Q x G` array.
+
+        Raises:
+            ValueError: rows that cannot be ranked, missing tracklet ids, or `top` with
+                a step that needs all scores.
+        """
+        refused = [step.name for step in self.refine if step.ranking is None]
+        if top is not None:
+            check_count(top, "top")
+            if refused:
+                raise ValueError(
+                    f"top: {', '.join(refused)} needs all scores; leave top out and "
+                    "pass the scores to top_k"
+                )
+        everything = (*self.expand, self.rank, *self.refine)
+        users = [step.name for step in everything if step.needs_tracklets]
+        state = read_state(embeddings, users)
+        state, graph = self._expanded(state)
+        if top is None:
+            scores = self.rank.scores(state, graph)
+            for step in self.refine:
+                scores = step.scores(scores, state)
+            return scores
+        top = limit_k(top, state.gallery.shape[0], "top")
+        ranking = self.rank.ranking(state, graph, top)
+        for step in self.refine:
+            if step.ranking is not None:
+                ranking = step.ranking(ranking, state)
+        return ranking
+
+    def _expanded(self, state: State) -> tuple[State, Graph | None]:
+        """Runs the expand steps; returns the graph that the rank step reads.
+
+        One graph serves each stretch over which the gallery stays as it is, wide enough
+        for its most demanding step: the first k of a longer list are the list of k.
+        """
+        readers = (*self.expand, self.rank)
+        graph = None
+        for place, step in enumerate(self.expand):
+            if graph is None and step.width(state.gallery.shape[0]):
+                graph = _graph_for(readers[place:], state.gallery)
+            state = step.apply(state, graph)
+            if step.changes_gallery:
+                graph = None
+        if graph is None:
+            graph = _graph_for((self.rank,), state.gallery)
+        return state, graph
+
+
+def _graph_for(readers: Sequence[Expand | Rank], gallery: jax.Array) -> Graph | None:
+    width = 0
+    for step in readers:
+        width = max(width, step.width(gallery.shape[0]))
+        if isinstance(step, Expand) and step.changes_gallery:
+            break
+    return build_graph(gallery, width)
+
+
+def chain(*links: Step) -> Pipeline:
+    """Composes steps into a pipeline, applied from left to right.
+
+    "+A+B" of the paper's tables is `chain(A, B)`: DEx changes the queries and DBA the
+    gallery, so in this order both work from the plain gallery.
+
+    Args:
+        *links: expand steps, then at most one rank step (cosine if none), then refine
+            steps; see `dex_jax.rerank.steps`.
+
+    Returns:
+        The pipeline: `pipeline(embeddings)` gives scores `[Q, G]`,
+        `pipeline(embeddings, top=100)` a Ranking.
+
+    Raises:
+        ValueError: any other order, or something that is no step.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> embeddings = Embeddings(gallery[:1], gallery, jnp.array([0, 1, 0]))
+        >>> pipeline = chain(steps.dex(k=1), steps.tracklet())
+        >>> pipeline(embeddings, top=3).ids.tolist()
+        [[0, 2, 1]]
+    """
+    kinds = (Expand, Rank, Refine)
+    at = 0
+    for link in links:
+        if not isinstance(link, kinds):
+            raise ValueError(f"chain: expected steps of rerank.steps, got {link!r}")
+        place = kinds.index(type(link))
+        if place < at or (place == at == 1):
+            names = ", ".join(step.name for step in links if isinstance(step, kinds))
+            raise ValueError(
+                f"chain: {link.name} cannot stand there in ({names}); allowed are "
+                + _ORDER
+            )
+        at = place
+    ranks = [link for link in links if isinstance(link, Rank)]
+    return Pipeline(
+        tuple(link for link in links if isinstance(link, Expand)),
+        ranks[0] if ranks else steps.cosine(),
+        tuple(link for link in links if isinstance(link, Refine)),
+    )
+
+
+def parse(text: str) -> Pipeline:
+    """Reads a chain from text such as "dex(k=10),dba,k_reciprocal,tracklet".
+
+    Args:
+        text: names of steps, with options in brackets where they differ from the
+            paper's values; "none" is plain cosine similarity.
+
+    Returns:
+        The pipeline, as `chain` makes it.
+
+    Raises:
+        ValueError: text of another form, or an unknown name, option or value; names
+            the step, the option and what is allowed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> parse("alpha_qe(k=1)")(Embeddings(gallery[:1], gallery), top=1).ids
+        Array([[0]], dtype=int32)
+    """
+    if text.strip() == "none":
+        return chain()
+    # A comma separates steps unless it stands inside brackets.
+    parts = [part.strip() for part in re.split(r",(?![^(]*\))", text)]
+    return chain(*[_parse_step(part) for part in parts])
+
+
+def _parse_step(part: str) -> Step:
+    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
+    if match is None:
+        raise ValueError(f"rerank: cannot read {part!r}; expected name or name(k=10)")
+    name, inside = match.groups()
+    if name not in NAMES:
+        raise ValueError(
+            f"rerank: unknown step {name!r}; allowed are none, {', '.join(NAMES)}"
+        )
+    allowed = list(inspect.signature(NAMES[name]).parameters)
+    options = {}
+    for item in filter(None, (i.strip() for i in (inside or "").split(","))):
+        key, equals, value = (piece.strip() for piece in item.partition("="))
+        if not equals or key not in allowed:
+            raise ValueError(
+                f"rerank: {name} has no option {item!r}; allowed are "
+                + (", ".join(f"{a}=" for a in allowed) or "none")
+            )
+        if key in options:
+            raise ValueError(f"rerank: {name} has the option {key!r} twice")
+        options[key] = _parse_value(value)
+    try:
+        return NAMES[name](**options)
+    except ValueError as error:
+        raise ValueError(f"rerank: {name}: {error}") from None
+
+
+def _parse_value(text: str) -> int | float | str:
+    """A number where it reads as one, otherwise a word."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text.strip("'\"")
+    return value

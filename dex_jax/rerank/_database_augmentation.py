@@ -1,0 +1,92 @@
+"""Database-side augmentation: each gallery image smoothed by its neighbours."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax._checks import check_choice, check_count, check_rows, unit_rows
+from dex_jax.neighbors import Neighbors, limit_k, self_search
+from dex_jax.rerank._query_expansion import add_rows, clipped_power
+
+INCLUDE_SELF = ("plus", "top_k")
+
+
+def database_augmentation(
+    gallery: jax.Array,
+    *,
+    k: int = 10,
+    alpha: float = 0.0,
+    include_self: str = "plus",
+) -> jax.Array:
+    """Replaces each gallery image by a sum over its `k` nearest ones (DBA).
+
+    Section 3.2: `g' = l2(g + sum of the k nearest others * max(cos, 0)^alpha)`. Changes
+    the gallery alone. At `alpha` 0 images of equal neighbour sets become equal bit by
+    bit: neighbours are summed in gallery order, and ties go to the lower index later.
+
+    Args:
+        gallery: `[G, D]`, finite, any row length but zero.
+        k: neighbours summed; beyond what there is: all of them, and one warning.
+        alpha: power of the cosine, at least 0; may be traced.
+        include_self: "plus" adds `k` others to the image itself; "top_k" sums the `k`
+            nearest with the image counted as one of them.
+
+    Returns:
+        The augmented gallery `[G, D]`, unit rows.
+
+    Raises:
+        ValueError: rows that cannot be ranked, `k` below 1, another word for
+            `include_self`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.1]])
+        >>> database_augmentation(gallery, k=1)[0].round(3)
+        Array([0.707, 0.707], dtype=float32)
+    """
+    rows = unit_rows(check_rows(gallery, "gallery"))
+    width = graph_width(rows.shape[0], k=k, include_self=include_self)
+    graph = self_search(rows, k=width)[0]
+    return augment(rows, graph, alpha=alpha, include_self=include_self)
+
+
+def check_options(*, k: int, include_self: str) -> None:
+    """Refuses options out of range."""
+    check_choice(include_self, "include_self", INCLUDE_SELF)
+    check_count(k, "k")
+
+
+def graph_width(size: int, *, k: int, include_self: str) -> int:
+    """Width of the gallery graph, the row itself counted, that is read."""
+    check_options(k=k, include_self=include_self)
+    if include_self == "top_k":
+        return limit_k(k, size, "k")
+    return limit_k(k, size - 1, "k") + 1
+
+
+@functools.partial(jax.jit, static_argnames=("include_self",))
+def augment(
+    gallery: jax.Array,
+    graph: Neighbors,
+    *,
+    alpha: float | jax.Array,
+    include_self: str,
+) -> jax.Array:
+    """DBA on unit rows and their own neighbour lists, the row itself counted."""
+    ids, weights = graph.ids, clipped_power(graph.scores, alpha)  # [G, K]
+    if include_self == "plus":
+        ids, weights = _with_self(ids, weights)
+    # In gallery order, so that equal sets of neighbours give equal sums.
+    ids, weights = lax.sort((ids, weights), num_keys=1)
+    return unit_rows(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
+
+
+def _with_self(ids: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gives the row itself the weight 1 in its own list, whatever its place there."""
+    row = jnp.arange(ids.shape[0], dtype=ids.dtype)
+    # Exact duplicates of lower index can fill a whole list: then the last one leaves.
+    present = jnp.any(ids == row[:, None], axis=1)
+    ids = ids.at[:, -1].set(jnp.where(present, ids[:, -1], row))
+    return ids, jnp.where(ids == row[:, None], 1, weights)

@@ -1,0 +1,305 @@
+"""Diffusion of query similarity over the mutual neighbour graph (eq. 9-10)."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax._checks import check_choice, check_count, is_concrete
+from dex_jax.neighbors import Neighbors, limit_k, search, self_search
+from dex_jax.rerank._embeddings import Ranking, best, unit_pair
+from dex_jax.rerank._query_expansion import clipped_power
+
+SOLVERS = ("power", "cg")
+INITIALS = ("y", "zero")
+POWER_STEPS = 25
+# Queries diffused at a time, as columns of one right-hand side.
+_COLUMNS = 128
+# Neighbours added per trip; the gathers of one trip fuse into one pass.
+_UNROLL = 8
+# Relative residual at which conjugate gradients stop, near what float32 can reach.
+_TOLERANCE = 1e-6
+
+
+def diffusion(
+    query: jax.Array,
+    gallery: jax.Array,
+    *,
+    k: int = 50,
+    k_query: int = 25,
+    alpha: float = 0.95,
+    gamma: float = 3.0,
+    iterations: int = POWER_STEPS,
+    solver: str = "power",
+    initial: str = "y",
+) -> jax.Array:
+    """Scores the gallery by diffusing each query over the gallery's graph.
+
+    Eq. 9-10. Two images are joined when each is among the `k` nearest of the other (an
+    image takes one of its own places), with the weight `max(cos, 0)^gamma`; `S` is the
+    symmetrically normalised graph; `y` holds `max(cos, 0)^gamma` of the query at its
+    `k_query` nearest images. Power iteration repeats `f <- alpha S f + (1 - alpha) y`;
+    25 steps at `alpha` 0.95 are far from converged, so their number is a part of the
+    method. Images without a neighbour keep `(1 - alpha) y`.
+
+    Args:
+        query: `[Q, D]`, finite, any row length but zero.
+        gallery: `[G, D]`, the same.
+        k: neighbours in the graph; beyond `G`: all of them, and one warning.
+        k_query: images a query starts from; the same.
+        alpha: share of the graph, in [0, 1); may be traced.
+        gamma: power of the cosine, above 0; may be traced.
+        iterations: power steps; may be traced.
+        solver: "power", or "cg": the converged answer
+            `(1 - alpha) (I - alpha S)^-1 y` by conjugate gradients.
+        initial: the first `f` of the power iteration, "y" or "zero".
+
+    Returns:
+        Scores `[Q, G]`, at least 0 up to rounding.
+
+    Raises:
+        ValueError: rows that cannot be ranked, different dimensions, an option out of
+            its range, `iterations` or `initial` given to "cg".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[1.0, 0.1], [1.0, 0.5], [0.1, 1.0]])
+        >>> scores = diffusion(jnp.array([[1.0, 0.0]]), gallery, k=2, k_query=1)
+        >>> bool(scores[0, 1] > 0)  # reached over image 0 alone
+        True
+    """
+    query, gallery = unit_pair(query, gallery)
+    check_options(alpha, gamma, iterations, solver, initial)
+    k, k_query = graph_widths(gallery.shape[0], k=k, k_query=k_query)
+    return diffuse_scores(
+        search(query, gallery, k=k_query),
+        self_search(gallery, k=k)[0],
+        alpha=alpha,
+        gamma=gamma,
+        iterations=iterations,
+        solver=solver,
+        initial=initial,
+    )
+
+
+def diffusion_ranking(
+    query: jax.Array,
+    gallery: jax.Array,
+    *,
+    k: int,
+    k_query: int,
+    alpha: float,
+    gamma: float,
+    iterations: int,
+    solver: str,
+    initial: str,
+    top: int,
+    graph: Neighbors | None = None,
+) -> Ranking:
+    """The `top` best images by `diffusion`, never holding a `Q x G` array.
+
+    Takes unit rows and checked options; `graph` is the gallery's own neighbour lists,
+    at least `k` wide, if they are known already.
+    """
+    graph = self_search(gallery, k=k)[0] if graph is None else graph
+    return diffuse_ranking(
+        search(query, gallery, k=k_query),
+        Neighbors(graph.ids[:, :k], graph.scores[:, :k]),
+        alpha=alpha,
+        gamma=gamma,
+        iterations=iterations,
+        solver=solver,
+        initial=initial,
+        top=top,
+    )
+
+
+def graph_widths(size: int, *, k: int, k_query: int) -> tuple[int, int]:
+    """Widths of the gallery's and the queries' lists, at most the gallery."""
+    k = limit_k(check_count(k, "k"), size, "k")
+    return k, limit_k(check_count(k_query, "k_query"), size, "k_query")
+
+
+def check_options(
+    alpha: float, gamma: float, iterations: int, solver: str, initial: str
+) -> None:
+    """Refuses options out of range; traced values are taken as they are."""
+    check_choice(solver, "solver", SOLVERS)
+    check_choice(initial, "initial", INITIALS)
+    if is_concrete(alpha) and not 0 <= float(alpha) < 1:
+        raise ValueError(f"alpha: expected a number in [0, 1), got {alpha}")
+    if is_concrete(gamma) and not 0 < float(gamma) < math.inf:
+        raise ValueError(f"gamma: expected a number above 0, got {gamma}")
+    if is_concrete(iterations):
+        check_count(iterations, "iterations", least=0)
+    given = not is_concrete(iterations) or iterations != POWER_STEPS
+    if solver == "cg" and (given or initial != "y"):
+        raise ValueError(
+            "iterations and initial belong to solver='power'; 'cg' runs until it has "
+            f"converged, got iterations={iterations}, initial={initial!r}"
+        )
+
+
+def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> jax.Array:
+    """Eq. 9: weights `[G, K]` of the normalised graph `S` in the slots of the lists.
+
+    Slots that are not mutual, and the image itself, hold 0.
+    """
+    ids = graph.ids
+    G, K = ids.shape
+    row = jnp.arange(G, dtype=ids.dtype)[:, None]
+    columns = ids.T  # [K, G]
+
+    def listed(j: jax.Array, mutual: jax.Array) -> jax.Array:
+        return mutual | (columns[j].at[ids].get(mode="promise_in_bounds") == row)
+
+    mutual = lax.fori_loop(0, K, listed, jnp.zeros((G, K), bool))
+    weights = clipped_power(graph.scores, gamma)
+    weights = jnp.where(mutual & (ids != row), weights, 0)  # A
+    degree = jnp.sum(weights, axis=1)
+    scale = jnp.where(degree > 0, lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
+    return weights * scale[:, None] * scale[ids]
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "initial"))
+def diffuse_scores(
+    start: Neighbors,
+    graph: Neighbors,
+    *,
+    alpha: float | jax.Array,
+    gamma: float | jax.Array,
+    iterations: int | jax.Array,
+    solver: str,
+    initial: str,
+) -> jax.Array:
+    """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`."""
+    Q, G = start.ids.shape[0], graph.ids.shape[0]
+    solve = _solver(graph, alpha, gamma, iterations, solver, initial)
+
+    def write(first: jax.Array, f: jax.Array, out: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(out, f.T, first, 0)
+
+    return _over_blocks(start, G, gamma, solve, write, jnp.zeros((Q, G)))
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "initial", "top"))
+def diffuse_ranking(
+    start: Neighbors,
+    graph: Neighbors,
+    *,
+    alpha: float | jax.Array,
+    gamma: float | jax.Array,
+    iterations: int | jax.Array,
+    solver: str,
+    initial: str,
+    top: int,
+) -> Ranking:
+    """As `diffuse_scores`, but keeps the `top` best of each query."""
+    Q, G = start.ids.shape[0], graph.ids.shape[0]
+    solve = _solver(graph, alpha, gamma, iterations, solver, initial)
+
+    def write(first: jax.Array, f: jax.Array, out: Ranking) -> Ranking:
+        kept = best(f.T, top)
+        return jax.tree.map(
+            lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first, 0),
+            out,
+            kept,
+        )
+
+    empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
+    return _over_blocks(start, G, gamma, solve, write, empty)
+
+
+def _over_blocks(start, nodes, gamma, solve, write, out):
+    """Solves for blocks of queries as columns `[G, b]` and writes what is kept."""
+    Q = start.ids.shape[0]
+    size = -(-Q // -(-Q // _COLUMNS))
+    weights = clipped_power(start.scores, gamma)  # [Q, K']
+    column = jnp.arange(size)[:, None]
+
+    def block(number: jax.Array, out):
+        first = jnp.minimum(number * size, Q - size)
+        ids = lax.dynamic_slice_in_dim(start.ids, first, size)
+        y = jnp.zeros((nodes, size))
+        y = y.at[ids, column].set(lax.dynamic_slice_in_dim(weights, first, size))
+        return write(first, solve(y), out)
+
+    return lax.fori_loop(0, -(-Q // size), block, out)
+
+
+def _solver(graph, alpha, gamma, iterations, solver, initial):
+    """Returns the function from `y` `[G, b]` to `f` `[G, b]`."""
+    pad = ((0, -graph.ids.shape[1] % _UNROLL), (0, 0))
+    slots = jnp.pad(graph.ids.T, pad)  # [K, G]
+    weights = jnp.pad(mutual_graph(graph, gamma).T, pad)
+
+    def spread(f: jax.Array) -> jax.Array:
+        """The sparse product `S f`, a few neighbours per trip."""
+
+        def trip(j: jax.Array, total: jax.Array) -> jax.Array:
+            for i in range(_UNROLL):
+                slot = j * _UNROLL + i
+                row = f.at[slots[slot]].get(mode="promise_in_bounds")  # [G, b]
+                total = total + weights[slot][:, None] * row
+            return total
+
+        trips = slots.shape[0] // _UNROLL
+        return lax.fori_loop(0, trips, trip, jnp.zeros_like(f))
+
+    def power(y: jax.Array) -> jax.Array:
+        first = y if initial == "y" else jnp.zeros_like(y)
+        return lax.fori_loop(
+            0, iterations, lambda _, f: alpha * spread(f) + (1 - alpha) * y, first
+        )
+
+    def cg(y: jax.Array) -> jax.Array:
+        return conjugate_gradients(
+            lambda f: f - alpha * spread(f),
+            (1 - alpha) * y,
+            most=_most_steps(alpha),
+        )
+
+    return power if solver == "power" else cg
+
+
+def _most_steps(alpha: float | jax.Array) -> jax.Array:
+    """Steps after which CG has surely converged, with room for rounding.
+
+    The eigenvalues of `I - alpha S` lie in [1 - alpha, 1 + alpha]; the error falls
+    by `(sqrt(c) - 1) / (sqrt(c) + 1)` a step, with `c` their largest ratio.
+    """
+    root = jnp.sqrt((1 + alpha) / (1 - alpha))
+    return jnp.ceil(root * jnp.log(2 * root / _TOLERANCE)).astype(jnp.int32)
+
+
+def conjugate_gradients(matvec, right: jax.Array, *, most: jax.Array) -> jax.Array:
+    """Solves `A x = b` for each column of `right` until all residuals are small.
+
+    Stops once every column has `|r| <= 1e-6 |b|`, or after `most` steps.
+    """
+
+    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sum(a * b, axis=0, keepdims=True)  # [1, b]
+
+    def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+        # A column of zeros, or one solved exactly, stays where it is.
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+    goal = _TOLERANCE**2 * dot(right, right)
+
+    def unfinished(state) -> jax.Array:
+        return (state[0] < most) & jnp.any(state[4] > goal)
+
+    def step(state):
+        number, x, r, p, size = state
+        Ap = matvec(p)
+        rate = ratio(size, dot(p, Ap))
+        x, r = x + rate * p, r - rate * Ap
+        new = dot(r, r)
+        return number + 1, x, r, r + ratio(new, size) * p, new
+
+    zero = jnp.zeros_like(right)
+    state = (jnp.int32(0), zero, right, right, dot(right, right))
+    return lax.while_loop(unfinished, step, state)[1]

@@ -1,0 +1,231 @@
+"""Query expansion: average, alpha-weighted, and over tracklets (DEx, eq. 5-6)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax._checks import check_choice, check_count, check_ids, unit_rows
+from dex_jax.neighbors import Neighbors, limit_k, search
+from dex_jax.rerank._embeddings import unit_pair
+from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
+
+# Rows summed at a time: the running sum of a block stays in the processor's cache.
+_ROWS = 512
+# Neighbours added per trip of the loop; the gathers of one trip fuse into one pass.
+_UNROLL = 4
+WITHIN = ("index", "similarity")
+
+
+def average_query_expansion(
+    query: jax.Array, gallery: jax.Array, *, k: int = 20
+) -> jax.Array:
+    """Adds to each query the mean direction of its `k` nearest gallery images.
+
+    Section 3.2: `q' = l2(q + sum of the k nearest g)`; alpha-QE at `alpha=0`.
+
+    Args:
+        query: `[Q, D]`, finite, any row length but zero.
+        gallery: `[G, D]`, the same.
+        k: neighbours added; beyond `G`: all of them, and one warning.
+
+    Returns:
+        The expanded queries `[Q, D]`, unit rows.
+
+    Raises:
+        ValueError: rows that cannot be ranked, different dimensions, `k` below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+        >>> average_query_expansion(jnp.array([[1.0, 0.0]]), gallery, k=1).round(3)
+        Array([[0.707, 0.707]], dtype=float32)
+    """
+    return alpha_query_expansion(query, gallery, k=k, alpha=0.0)
+
+
+def alpha_query_expansion(
+    query: jax.Array, gallery: jax.Array, *, k: int = 20, alpha: float = 2.0
+) -> jax.Array:
+    """Adds to each query its `k` nearest gallery images, weighted by similarity.
+
+    Eq. 6 over plain neighbours: `q' = l2(q + sum of g * max(cos, 0)^alpha)`. The query
+    has weight 1. A negative cosine is clipped at 0, since its fractional power is not
+    a number and its even power would reward opposite images; the paper is silent.
+
+    Args:
+        query: `[Q, D]`, finite, any row length but zero.
+        gallery: `[G, D]`, the same.
+        k: neighbours added; beyond `G`: all of them, and one warning.
+        alpha: power of the cosine, at least 0; may be traced.
+
+    Returns:
+        The expanded queries `[Q, D]`, unit rows.
+
+    Raises:
+        ValueError: rows that cannot be ranked, different dimensions, `k` below 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[0.6, 0.8], [-1.0, 0.0]])
+        >>> q = alpha_query_expansion(jnp.array([[1.0, 0.0]]), gallery, k=1, alpha=1.0)
+        >>> q.round(3)  # the direction of (1, 0) + 0.6 * (0.6, 0.8)
+        Array([[0.943, 0.333]], dtype=float32)
+    """
+    query, gallery = unit_pair(query, gallery)
+    k = limit_k(check_count(k, "k"), gallery.shape[0], "k")
+    return expand(query, gallery, search(query, gallery, k=k), alpha=alpha)
+
+
+def tracklet_query_expansion(
+    query: jax.Array,
+    gallery: jax.Array,
+    tracklet_ids: jax.Array,
+    *,
+    k: int = 20,
+    alpha: float = 2.0,
+    within: str = "index",
+) -> jax.Array:
+    """Expands each query over the images of its nearest tracklets (DEx, eq. 5-6).
+
+    Tracklets are ranked by the cosine of their mean embedding to the query and
+    replaced by their images; the first `k` images of that order are added with the
+    weight `max(cos, 0)^alpha` of the image. Only the queries change. The paper does not
+    say in which order the images of a tracklet stand, nor whether `k` counts images.
+
+    Args:
+        query: `[Q, D]`, finite, any row length but zero.
+        gallery: `[G, D]`, the same.
+        tracklet_ids: `[G]` integers, equal for images of one track. An image without a
+            track needs a value of its own.
+        k: images added; beyond `G`: all of them, and one warning.
+        alpha: power of the cosine, at least 0; may be traced.
+        within: order inside a tracklet: "index" of the gallery, or falling
+            "similarity" to the query. It matters for the last, cut tracklet alone.
+
+    Returns:
+        The expanded queries `[Q, D]`, unit rows.
+
+    Raises:
+        ValueError: rows that cannot be ranked, different dimensions, tracklet ids of
+            another length or type, `k` below 1, another word for `within`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gallery = jnp.array([[0.8, 0.6], [-1.0, 0.0], [0.8, -0.6]])
+        >>> query = jnp.array([[1.0, 0.0]])
+        >>> tracklet_query_expansion(query, gallery, jnp.array([7, 3, 7]), k=2).round(3)
+        Array([[1., 0.]], dtype=float32)
+    """
+    query, gallery = unit_pair(query, gallery)
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
+    k = limit_k(check_count(k, "k"), gallery.shape[0], "k")
+    check_choice(within, "within", WITHIN)
+    tracklets = group_tracklets(ids)
+    found = tracklet_neighbors(query, gallery, tracklets, k=k, within=within)
+    return expand(query, gallery, found, alpha=alpha)
+
+
+@jax.jit
+def expand(
+    query: jax.Array,
+    gallery: jax.Array,
+    neighbors: Neighbors,
+    *,
+    alpha: float | jax.Array,
+    limit: int | jax.Array | None = None,
+) -> jax.Array:
+    """Eq. 6 on unit rows and given neighbours; `limit` masks all but the first few."""
+    weights = clipped_power(neighbors.scores, alpha)  # [Q, K]
+    if limit is not None:
+        weights = jnp.where(jnp.arange(weights.shape[1])[None] < limit, weights, 0)
+    return unit_rows(add_rows(query, gallery, neighbors.ids, weights))
+
+
+def clipped_power(cosine: jax.Array, alpha: float | jax.Array) -> jax.Array:
+    """`max(cosine, 0)^alpha`, and 1 everywhere at `alpha` 0."""
+    return jnp.maximum(cosine, 0) ** jnp.asarray(alpha, cosine.dtype)
+
+
+def add_rows(
+    base: jax.Array, rows: jax.Array, ids: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Adds to `base` `[M, D]` the weighted `rows` `[N, D]` of lists `[M, K]`.
+
+    The sum runs through a list from left to right, so that equal lists give equal bits.
+    Never holds `M x K x D` numbers.
+    """
+    M, K = ids.shape
+    size = min(M, _ROWS)
+    pad = ((0, 0), (0, -K % _UNROLL))
+    ids, weights = jnp.pad(ids, pad), jnp.pad(weights, pad)
+
+    def block(number: jax.Array, out: jax.Array) -> jax.Array:
+        start = jnp.minimum(number * size, M - size)
+        own_ids = lax.dynamic_slice_in_dim(ids, start, size).T  # [K, b]
+        own_weights = lax.dynamic_slice_in_dim(weights, start, size).T
+
+        def trip(j: jax.Array, total: jax.Array) -> jax.Array:
+            for i in range(_UNROLL):
+                slot = j * _UNROLL + i
+                row = rows.at[own_ids[slot]].get(mode="promise_in_bounds")  # [b, D]
+                total = total + own_weights[slot][:, None] * row
+            return total
+
+        total = lax.dynamic_slice_in_dim(base, start, size)
+        total = lax.fori_loop(0, ids.shape[1] // _UNROLL, trip, total)
+        return lax.dynamic_update_slice_in_dim(out, total, start, 0)
+
+    return lax.fori_loop(0, -(-M // size), block, jnp.zeros_like(base))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "within"))
+def tracklet_neighbors(
+    query: jax.Array, gallery: jax.Array, tracklets: Tracklets, *, k: int, within: str
+) -> Neighbors:
+    """Finds the first `k` images when tracklets stand in the order of their means.
+
+    Eq. 5 without a `Q x G` array: the first `k` images belong to the first `k`
+    tracklets, and a running count of their sizes says which image stands at a place.
+    """
+    means = unit_rows(tracklet_means_of(gallery, tracklets))  # [T, D]
+    T = means.shape[0]
+    ranked = search(query, means, k=min(k, T), valid=tracklets.counts > 0).ids
+    end = jnp.cumsum(tracklets.counts[ranked], axis=1)  # [Q, K]
+    places = jnp.arange(k, dtype=jnp.int32)
+    # The tracklet at a place: as many as end at or before it stand in front.
+    slot = jax.vmap(lambda e: jnp.searchsorted(e, places, side="right"))(end)  # [Q, k]
+    tracklet = jnp.take_along_axis(ranked, slot, axis=1)
+    first = jnp.take_along_axis(end, slot, axis=1) - tracklets.counts[tracklet]
+    ids = tracklets.order[tracklets.starts[tracklet] + places[None] - first]
+    if within == "similarity":
+        # Whole tracklets are in, whatever their order; the last one may be cut.
+        last = tracklet[:, -1]
+        best = _best_inside(query, gallery, tracklets.labels, last, k)
+        inside = jnp.take_along_axis(best, places[None] - first, axis=1)
+        ids = jnp.where(slot == slot[:, -1:], inside, ids)
+    return Neighbors(ids, pair_cosines(query, gallery, ids))
+
+
+def _best_inside(
+    query: jax.Array, gallery: jax.Array, labels: jax.Array, wanted: jax.Array, k: int
+) -> jax.Array:
+    """Ranks the images of one wanted tracklet per query, `[Q, k]`."""
+
+    def one_query(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        q, label = pair
+        scores = jnp.matmul(gallery, q, precision="highest")  # [G]
+        return lax.top_k(jnp.where(labels == label, scores, -jnp.inf), k)[1]
+
+    return lax.map(one_query, (query, wanted), batch_size=min(64, query.shape[0]))
+
+
+def pair_cosines(query: jax.Array, gallery: jax.Array, ids: jax.Array) -> jax.Array:
+    """Cosines `[Q, K]` of unit queries to the listed unit gallery rows."""
+
+    def slot(column: jax.Array) -> jax.Array:
+        rows = gallery.at[column].get(mode="promise_in_bounds")  # [Q, D]
+        return jnp.sum(query * rows, axis=1)
+
+    return lax.map(slot, ids.T).T

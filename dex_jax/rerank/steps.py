@@ -1,0 +1,167 @@
+"""The steps of a chain: level-1 functions with their options bound.
+
+Options are checked when a step is made, before any data are touched.
+"""
+
+import jax
+
+from dex_jax._checks import check_choice, check_count
+from dex_jax.neighbors import Neighbors, limit_k, search
+from dex_jax.rerank import _database_augmentation as augmentation
+from dex_jax.rerank import _diffusion as graph_diffusion
+from dex_jax.rerank import _k_reciprocal as reciprocal
+from dex_jax.rerank._embeddings import Ranking
+from dex_jax.rerank._fusion import cosines
+from dex_jax.rerank._kinds import Expand, Graph, Rank, Refine, State, first, known
+from dex_jax.rerank._query_expansion import WITHIN, expand, tracklet_neighbors
+from dex_jax.rerank._tracklets import pull_in_ranking, pull_in_scores
+
+__all__ = [
+    "alpha_qe",
+    "aqe",
+    "cosine",
+    "dba",
+    "dex",
+    "diffusion",
+    "k_reciprocal",
+    "tracklet",
+]
+
+
+def aqe(*, k: int = 20) -> Expand:
+    """Average query expansion; see `average_query_expansion`."""
+    return Expand("aqe", alpha_qe(k=k, alpha=0.0).apply)
+
+
+def alpha_qe(*, k: int = 20, alpha: float = 2.0) -> Expand:
+    """Alpha-weighted query expansion; see `alpha_query_expansion`."""
+    check_count(k, "k")
+
+    def apply(state: State, graph: Graph | None) -> State:
+        width = limit_k(k, state.gallery.shape[0], "k")
+        found = search(state.query, state.gallery, k=width)
+        return state._replace(
+            query=expand(state.query, state.gallery, found, alpha=alpha)
+        )
+
+    return Expand("alpha_qe", apply)
+
+
+def dex(*, k: int = 20, alpha: float = 2.0, within: str = "index") -> Expand:
+    """Query expansion over tracklets; see `tracklet_query_expansion`."""
+    check_count(k, "k")
+    check_choice(within, "within", WITHIN)
+
+    def apply(state: State, graph: Graph | None) -> State:
+        found = tracklet_neighbors(
+            state.query,
+            state.gallery,
+            known(state.tracklets),
+            k=limit_k(k, state.gallery.shape[0], "k"),
+            within=within,
+        )
+        return state._replace(
+            query=expand(state.query, state.gallery, found, alpha=alpha)
+        )
+
+    return Expand("dex", apply, needs_tracklets=True)
+
+
+def dba(*, k: int = 10, alpha: float = 0.0, include_self: str = "plus") -> Expand:
+    """Database augmentation; see `database_augmentation`."""
+    augmentation.check_options(k=k, include_self=include_self)
+
+    def apply(state: State, graph: Graph | None) -> State:
+        size = state.gallery.shape[0]
+        width = augmentation.graph_width(size, k=k, include_self=include_self)
+        gallery = augmentation.augment(
+            state.gallery,
+            first(known(graph)[0], width),
+            alpha=alpha,
+            include_self=include_self,
+        )
+        return state._replace(gallery=gallery)
+
+    def width(size: int) -> int:
+        return min(k + int(include_self == "plus"), size)
+
+    return Expand("dba", apply, width, changes_gallery=True)
+
+
+def cosine() -> Rank:
+    """Plain cosine similarity; see `cosine_similarity`."""
+
+    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
+        return Ranking(*search(state.query, state.gallery, k=top))
+
+    return Rank("cosine", lambda s, _: cosines(s.query, s.gallery), ranking)
+
+
+def k_reciprocal(*, k1: int = 60, k2: int = 30, lambda_: float = 0.5) -> Rank:
+    """k-reciprocal re-ranking; see `dex_jax.rerank.k_reciprocal`."""
+    check_count(k1, "k1")
+    check_count(k2, "k2")
+    reciprocal.check_lambda(lambda_)
+    options = {"k1": k1, "k2": k2, "lambda_": lambda_}
+
+    def scores(state: State, graph: Graph | None) -> jax.Array:
+        return reciprocal.reciprocal_scores(
+            state.query, state.gallery, graph=graph, **options
+        )
+
+    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
+        return reciprocal.reciprocal_ranking(
+            state.query, state.gallery, graph=graph, top=top, **options
+        )
+
+    def width(size: int) -> int:
+        return min(max(k1 + 1, k2), size)
+
+    return Rank("k_reciprocal", scores, ranking, width)
+
+
+def diffusion(
+    *,
+    k: int = 50,
+    k_query: int = 25,
+    alpha: float = 0.95,
+    gamma: float = 3.0,
+    iterations: int = graph_diffusion.POWER_STEPS,
+    solver: str = "power",
+    initial: str = "y",
+) -> Rank:
+    """Diffusion over the gallery's graph; see `dex_jax.rerank.diffusion`."""
+    check_count(k, "k")
+    check_count(k_query, "k_query")
+    graph_diffusion.check_options(alpha, gamma, iterations, solver, initial)
+    options = {
+        "alpha": alpha,
+        "gamma": gamma,
+        "iterations": iterations,
+        "solver": solver,
+        "initial": initial,
+    }
+
+    def lists(state: State, graph: Graph | None) -> tuple[Neighbors, Neighbors]:
+        size = state.gallery.shape[0]
+        own, start = graph_diffusion.graph_widths(size, k=k, k_query=k_query)
+        found = search(state.query, state.gallery, k=start)
+        return found, first(known(graph)[0], own)
+
+    def scores(state: State, graph: Graph | None) -> jax.Array:
+        return graph_diffusion.diffuse_scores(*lists(state, graph), **options)
+
+    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
+        return graph_diffusion.diffuse_ranking(*lists(state, graph), top=top, **options)
+
+    return Rank("diffusion", scores, ranking, lambda size: min(k, size))
+
+
+def tracklet() -> Refine:
+    """Pulls whole tracklets into the ranking; see `tracklet_pull_in`."""
+    return Refine(
+        "tracklet",
+        lambda scores, state: pull_in_scores(scores, known(state.tracklets)),
+        lambda ranking, state: pull_in_ranking(ranking, known(state.tracklets)),
+        needs_tracklets=True,
+    )
