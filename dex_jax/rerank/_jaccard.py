@@ -1,6 +1,7 @@
 """Jaccard similarity of sparse encodings, queries against gallery."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,11 @@ from jax import lax
 from dex_jax.rerank._blocks import even_block, map_blocks, take_rows
 from dex_jax.rerank._k_reciprocal_sets import Encoding
 
+Tree = TypeVar("Tree")
+
 _TILE_BYTES = 64 * 2**20
+_LEAST_TILE = 256  # narrower tiles leave too little work for each support entry
+_QUERIES = 32
 _TRIP = 8  # support entries added up in one trip of the loop
 
 
@@ -60,53 +65,78 @@ def query_support(encoding: Encoding, lists: jax.Array, *, size: int) -> Support
     return Support(ids, weights, count.max())
 
 
-def jaccard(support: Support, encoding: Encoding, lists: jax.Array) -> jax.Array:
-    """Jaccard similarity `[Q, G]` of queries and the gallery points of `lists`.
+def over_gallery(
+    support: Support,
+    encoding: Encoding,
+    lists: jax.Array,
+    take: Callable[[Tree, jax.Array, jax.Array], Tree],
+    first: Tree,
+) -> Tree:
+    """Compares the queries with one tile of the gallery after another.
 
     Args:
         support: expanded encodings of the queries.
         encoding: encodings of the whole pool.
-        lists: `[G, k2]` neighbours whose mean encoding stands for each gallery point.
+        lists: `[G, k2]` neighbours whose mean encoding stands for each gallery image.
+        take: `(carry, start, similarity [Q, tile]) -> carry`, called for tiles in
+            rising order. The last one begins early rather than ending outside: it
+            holds images that an earlier tile held.
+        first: the carry to begin with.
+
+    Returns:
+        The last carry.
     """
-    N, W = encoding.ids.shape
-    G, k2 = lists.shape
-    Q, S = support.ids.shape
-    tile = even_block(G, _TILE_BYTES // (4 * N))
+    G = lists.shape[0]
+    tile = tile_size(encoding.ids.shape[0], G)
     order = jnp.argsort((support.weights > 0).sum(axis=1))
+    back = jnp.argsort(order)
+    # Queries of like support share a block, and none waits for a much larger one.
     ids, weights = support.ids[order], support.weights[order]
-    pad = -S % _TRIP
-    ids = jnp.pad(ids, ((0, 0), (0, pad)))
-    weights = jnp.pad(weights, ((0, 0), (0, pad)))
-    block = even_block(Q, 32)
+    pad = ((0, 0), (0, -ids.shape[1] % _TRIP))
+    ids, weights = jnp.pad(ids, pad), jnp.pad(weights, pad)
 
-    def one_tile(start: jax.Array) -> jax.Array:
-        near = lax.dynamic_slice_in_dim(lists, start, tile)
-        column = jnp.arange(tile, dtype=jnp.int32)[:, None]
-        points = take_rows(encoding.ids, near).reshape(tile, k2 * W)
-        values = take_rows(encoding.weights, near).reshape(tile, k2 * W)
-        dense = (
-            jnp.zeros((N, tile))
-            .at[points, column]
-            .add(values / k2, mode="promise_in_bounds")
-        )
+    def one_tile(i: jax.Array, carry: Tree) -> Tree:
+        start = jnp.minimum(i * tile, G - tile)
+        dense = _expanded(encoding, lax.dynamic_slice_in_dim(lists, start, tile))
+        shared = _shared(ids, weights, dense)[back]  # [Q, tile]
+        return take(carry, start, shared / (2 - shared))
 
-        def some_queries(first: jax.Array) -> jax.Array:
-            at = lax.dynamic_slice_in_dim(ids, first, block)
-            weight = lax.dynamic_slice_in_dim(weights, first, block)
-            trips = -(-(weight > 0).sum(axis=1).max() // _TRIP)
+    return lax.fori_loop(0, -(-G // tile), one_tile, first)
 
-            def add(trip: jax.Array, total: jax.Array) -> jax.Array:
-                for j in range(_TRIP):
-                    slot = trip * _TRIP + j
-                    mine = lax.dynamic_index_in_dim(weight, slot, 1)
-                    rows = lax.dynamic_index_in_dim(at, slot, 1, False)
-                    total = total + jnp.minimum(mine, take_rows(dense, rows))
-                return total
 
-            return lax.fori_loop(0, trips, add, jnp.zeros((block, tile)))
+def tile_size(pool: int, gallery: int) -> int:
+    """Gallery images a tile: its expanded encodings are an array of pool x tile."""
+    return even_block(gallery, max(_LEAST_TILE, _TILE_BYTES // (4 * pool)))
 
-        return map_blocks(some_queries, rows=Q, block=block).T
 
-    shared = map_blocks(one_tile, rows=G, block=tile)  # [G, Q]
-    shared = shared.T[jnp.argsort(order)]
-    return shared / (2 - shared)
+def _expanded(encoding: Encoding, lists: jax.Array) -> jax.Array:
+    """Mean encodings `[N, tile]` of the neighbours `[tile, k2]`."""
+    tile, k2 = lists.shape
+    column = jnp.arange(tile, dtype=jnp.int32)[:, None]
+    points = take_rows(encoding.ids, lists).reshape(tile, -1)
+    values = take_rows(encoding.weights, lists).reshape(tile, -1)
+    dense = jnp.zeros((encoding.ids.shape[0], tile))
+    return dense.at[points, column].add(values / k2, mode="promise_in_bounds")
+
+
+def _shared(ids: jax.Array, weights: jax.Array, dense: jax.Array) -> jax.Array:
+    """Sums min(query weight, gallery weight) over each query's support, `[Q, tile]`."""
+    Q = ids.shape[0]
+    block = even_block(Q, _QUERIES)
+
+    def some_queries(start: jax.Array) -> jax.Array:
+        at = lax.dynamic_slice_in_dim(ids, start, block)
+        weight = lax.dynamic_slice_in_dim(weights, start, block)
+        trips = -(-(weight > 0).sum(axis=1).max() // _TRIP)
+
+        def add(trip: jax.Array, total: jax.Array) -> jax.Array:
+            for j in range(_TRIP):
+                slot = trip * _TRIP + j
+                mine = lax.dynamic_index_in_dim(weight, slot, 1)
+                rows = lax.dynamic_index_in_dim(at, slot, 1, False)
+                total = total + jnp.minimum(mine, take_rows(dense, rows))
+            return total
+
+        return lax.fori_loop(0, trips, add, jnp.zeros((block, dense.shape[1])))
+
+    return map_blocks(some_queries, rows=Q, block=block)

@@ -1,10 +1,12 @@
 """k-reciprocal re-ranking (section 3.2, eq. 7 and 8), on sparse rows throughout."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from dex_jax._checks import (
     check_count,
@@ -15,15 +17,21 @@ from dex_jax._checks import (
 )
 from dex_jax.neighbors import Neighbors, limit_k
 from dex_jax.rerank._embeddings import Ranking, best
-from dex_jax.rerank._jaccard import Support, jaccard, query_support
+from dex_jax.rerank._jaccard import Support, over_gallery, query_support
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
-    Pool,
     distance,
     encode,
     expand,
     pool_neighbors,
 )
+
+
+class _Encoded(NamedTuple):
+    encoding: Encoding
+    support: Support
+    nearest: jax.Array  # [G, k2] pool ids whose encodings are averaged
+    minimum: jax.Array  # [Q] smallest cosine of each query over the pool
 
 
 def k_reciprocal(
@@ -92,8 +100,8 @@ def reciprocal_scores(
 ) -> jax.Array:
     """`k_reciprocal` for unit rows; `graph` is the gallery's own, if known already."""
     lambda_ = check_lambda(lambda_)
-    pool, encoding, support = _prepare(query, gallery, k1, k2, graph)
-    return _scores(query, gallery, pool, encoding, support, lambda_, k2=k2)
+    found = _prepare(query, gallery, k1, k2, graph)
+    return _scores(query, gallery, found, lambda_)
 
 
 def reciprocal_ranking(
@@ -119,9 +127,8 @@ def reciprocal_ranking(
             or G, and the smallest cosine of each image over the gallery.
     """
     lambda_ = check_lambda(lambda_)
-    pool, encoding, support = _prepare(query, gallery, k1, k2, graph)
-    scores = _scores(query, gallery, pool, encoding, support, lambda_, k2=k2)
-    return best(scores, top)
+    found = _prepare(query, gallery, k1, k2, graph)
+    return _ranking(query, gallery, found, lambda_, top=top)
 
 
 def check_lambda(lambda_: float | jax.Array) -> jax.Array:
@@ -141,7 +148,7 @@ def _prepare(
     k1: int,
     k2: int,
     graph: tuple[Neighbors, jax.Array] | None,
-) -> tuple[Pool, Encoding, Support]:
+) -> _Encoded:
     """Everything but the comparison with the gallery, in sizes that fit the data."""
     N = query.shape[0] + gallery.shape[0]
     # As the authors' code: the half list hangs on the k1 asked for.
@@ -165,7 +172,8 @@ def _prepare(
     if not known and int(support.most) > size:
         size = _round_up(int(support.most), worst_size)
         support = _support(encoding, lists, size=size)
-    return pool, encoding, support
+    nearest = pool.ids[query.shape[0] :, :k2]
+    return _Encoded(encoding, support, nearest, pool.minimum[: query.shape[0]])
 
 
 def _guess(guess: float, worst: int, data: jax.Array) -> tuple[int, bool]:
@@ -186,19 +194,60 @@ def _support(encoding: Encoding, lists: jax.Array, *, size: int) -> Support:
     return query_support(encoding, lists, size=size)
 
 
-@functools.partial(jax.jit, static_argnames=("k2",))
+@jax.jit
 def _scores(
+    query: jax.Array, gallery: jax.Array, found: _Encoded, lambda_: jax.Array
+) -> jax.Array:
+    """Scores `[Q, G]`."""
+
+    def take(scores: jax.Array, start: jax.Array, shared: jax.Array) -> jax.Array:
+        tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
+        return lax.dynamic_update_slice_in_dim(scores, tile, start, 1)
+
+    empty = jnp.zeros((query.shape[0], gallery.shape[0]))
+    return over_gallery(found.support, found.encoding, found.nearest, take, empty)
+
+
+@functools.partial(jax.jit, static_argnames=("top",))
+def _ranking(
     query: jax.Array,
     gallery: jax.Array,
-    pool: Pool,
-    encoding: Encoding,
-    support: Support,
+    found: _Encoded,
     lambda_: jax.Array,
     *,
-    k2: int,
-) -> jax.Array:
+    top: int,
+) -> Ranking:
+    """The best `top` of each row of scores, kept up to date tile by tile."""
     Q = query.shape[0]
-    shared = jaccard(support, encoding, pool.ids[Q:, :k2])
-    cosine = jnp.matmul(query, gallery.T, precision="highest")
-    original = distance(cosine, pool.minimum[:Q])
-    return 1 - (1 - lambda_) * (1 - shared) - lambda_ * original
+
+    def take(
+        state: tuple[Ranking, jax.Array], start: jax.Array, shared: jax.Array
+    ) -> tuple[Ranking, jax.Array]:
+        kept, seen = state
+        tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
+        ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
+        tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
+        # What is kept stands first and has lower ids: ties stay in gallery order.
+        place = best(jnp.concatenate([kept.scores, tile], axis=1), top)
+        ids = jnp.broadcast_to(ids[None], tile.shape)
+        ids = jnp.concatenate([kept.ids, ids], axis=1)
+        ids = jnp.take_along_axis(ids, place.ids, axis=1)
+        return Ranking(ids, place.scores), start + tile.shape[1]
+
+    none = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.full((Q, top), -jnp.inf))
+    first = none, jnp.int32(0)
+    return over_gallery(found.support, found.encoding, found.nearest, take, first)[0]
+
+
+def _blend(
+    query: jax.Array,
+    gallery: jax.Array,
+    minimum: jax.Array,
+    lambda_: jax.Array,
+    start: jax.Array,
+    shared: jax.Array,
+) -> jax.Array:
+    """1 - final distance `[Q, tile]` from the Jaccard similarity of the tile."""
+    images = lax.dynamic_slice_in_dim(gallery, start, shared.shape[1])
+    cosine = jnp.matmul(query, images.T, precision="highest")
+    return 1 - (1 - lambda_) * (1 - shared) - lambda_ * distance(cosine, minimum)
