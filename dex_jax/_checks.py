@@ -54,7 +54,9 @@ def _row_sizes(rows: jax.Array) -> jax.Array:
     return jnp.max(jnp.abs(rows), axis=1)
 
 
-def check_same_width(a: jax.Array, b: jax.Array, a_name: str, b_name: str) -> None:
+def check_same_width(
+    a: jax.Array | np.ndarray, b: jax.Array | np.ndarray, a_name: str, b_name: str
+) -> None:
     """Refuses two sets of embeddings of different dimensions."""
     if a.shape[1] != b.shape[1]:
         raise ValueError(

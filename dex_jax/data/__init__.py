@@ -3,14 +3,18 @@
 from dex_jax.data._augment import augment, normalize
 from dex_jax.data._catalog import load
 from dex_jax.data._hold_out import add_synthetic, class_labels, hold_out, mix
+from dex_jax.data._images import ImageFiles
 from dex_jax.data._manifest_writer import write_manifest
 from dex_jax.data._pipeline import EvalBatch, TrainBatch, eval_batches, train_batches
-from dex_jax.data._records import Protocol, ReidData, ReidSplit
+from dex_jax.data._records import Images, Protocol, ReidData, ReidSplit
 from dex_jax.data._sampler import IdentityBatches
+from dex_jax.data._thumbnails import thumbnail
 
 __all__ = [
     "EvalBatch",
     "IdentityBatches",
+    "ImageFiles",
+    "Images",
     "Protocol",
     "ReidData",
     "ReidSplit",
@@ -23,6 +27,7 @@ __all__ = [
     "load",
     "mix",
     "normalize",
+    "thumbnail",
     "train_batches",
     "write_manifest",
 ]

@@ -1,0 +1,228 @@
+"""One chain on one set of embeddings: ranks, figures and how sure they are."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from dex_jax import metrics
+from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._paper import Row
+from dex_jax.report._statistics import Interval, mean_interval
+from dex_jax.report._verification import Verification, verify
+from dex_jax.rerank import Embeddings, Ranking, parse, top_k
+
+# Ranks that are kept of every list: what a submission holds.
+KEPT = 100
+# Above so many scores (1 GiB of float32) only the first ranks are computed.
+_DENSE_LIMIT = 2**28
+_LONG_LIST = 1000
+
+
+class Scored(NamedTuple):
+    """The figures of a ranking; `[Q]` values are NaN for queries that do not count."""
+
+    mean_ap: float
+    cmc: np.ndarray  # [50]
+    mean_inp: float
+    average_precision: np.ndarray  # [Q]
+    valid: np.ndarray  # [Q]
+    map_at_100: dict[str, float]  # by denominator
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one row of a table found.
+
+    Attributes:
+        row: the experiment.
+        scored: its figures under the protocol; None where no labels are given.
+        interval: the 95 % bootstrap interval of mAP; None without labels.
+        ids: int32 `[Q, K]`, the first K <= 100 gallery rows of every query.
+        scores: float32 `[Q, K]`.
+        seconds: time of the chain, compilation included.
+        verification: thresholds; None without labels or dense scores.
+        note: what a reader of the figures must know, empty if nothing.
+    """
+
+    row: Row
+    scored: Scored | None
+    interval: Interval | None
+    ids: np.ndarray
+    scores: np.ndarray
+    seconds: float
+    verification: Verification | None = None
+    note: str = ""
+
+
+def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
+    """Re-ranks the gallery for every query and scores the lists (section 4.2).
+
+    Args:
+        file: Q queries and G gallery images.
+        row: which chain.
+        protocol: how it is scored.
+
+    Returns:
+        A `Result`; without identities in the file, ranks alone.
+
+    Raises:
+        ValueError: an unknown step, or an identity rule the file has no labels for.
+    """
+    start = time.perf_counter()
+    ranked, best = rank_all(file, row.chain)
+    seconds = time.perf_counter() - start
+    ids, scores = np.asarray(best.ids), np.asarray(best.scores)
+    note = (
+        f"positives beyond rank {_LONG_LIST} count as not found"
+        if isinstance(ranked, Ranking)
+        else ""
+    )
+    if file.query_identities is None:
+        return Result(row, None, None, ids, scores, seconds)
+    scored = score(ranked, file, protocol)
+    interval = mean_interval(
+        scored.average_precision[scored.valid], file.query_identities[scored.valid]
+    )
+    verification = (
+        verify(*pair_scores(ranked, file, protocol))
+        if isinstance(ranked, np.ndarray)
+        else None
+    )
+    return Result(row, scored, interval, ids, scores, seconds, verification, note)
+
+
+def rank_all(file: EmbeddingFile, chain: str) -> tuple[np.ndarray | Ranking, Ranking]:
+    """Runs a chain on a file.
+
+    Args:
+        file: Q queries and G gallery images; an image without tracklet stands alone.
+        chain: as `dex_jax.rerank.parse` reads it.
+
+    Returns:
+        Scores `[Q, G]` on the host, or the first 1000 ranks where those would not fit;
+        and the first 100 ranks.
+
+    Raises:
+        ValueError: an unknown step or option.
+    """
+    pipeline = parse(chain)
+    embeddings = Embeddings(
+        jnp.asarray(file.query_features),
+        jnp.asarray(file.gallery_features),
+        jnp.asarray(file.gallery_tracklet_ids(), jnp.int32),
+    )
+    num_gallery = len(file.gallery_names)
+    kept = min(KEPT, num_gallery)
+    if len(file.query_names) * num_gallery <= _DENSE_LIMIT:
+        scores = pipeline(embeddings)
+        return np.asarray(scores), top_k(scores, k=kept)
+    ranking = pipeline(embeddings, top=min(_LONG_LIST, num_gallery))
+    return ranking, Ranking(ranking.ids[:, :kept], ranking.scores[:, :kept])
+
+
+def tracklet_notes(file: EmbeddingFile, rows: Sequence[Row]) -> list[str]:
+    """Says what steps that read tracklets do where there are none."""
+    tracklets = file.gallery_tracklets
+    using = [r.label for r in rows if "dex" in r.chain or "tracklet" in r.chain]
+    if not using or (tracklets is not None and np.any(tracklets != -1)):
+        return []
+    return [
+        "the gallery has no tracklets: each image stands alone, DEx is alpha-QE and "
+        "the tracklet step changes nothing"
+    ]
+
+
+def score(
+    ranked: np.ndarray | Ranking, file: EmbeddingFile, protocol: Protocol
+) -> Scored:
+    """Scores lists under a protocol, and mAP over the first 100 beside it.
+
+    Args:
+        ranked: scores `[Q, G]` or a `Ranking`.
+        file: the labels.
+        protocol: what is removed, where lists are cut, what AP is divided by.
+
+    Raises:
+        ValueError: no identities, cameras that the protocol needs are missing, or no
+            query has a positive.
+    """
+    labels = _labels(file, protocol)
+    found = metrics.evaluate(
+        ranked, **labels, top=protocol.top, ap_denominator=protocol.ap_denominator
+    )
+    over_100 = {
+        denominator: float(
+            metrics.evaluate(
+                ranked, **labels, top=100, ap_denominator=denominator
+            ).mean_ap
+        )
+        for denominator in ("positives", "min")
+    }
+    return Scored(
+        float(found.mean_ap),
+        np.asarray(found.cmc),
+        float(found.mean_inp),
+        np.asarray(found.average_precision),
+        np.asarray(found.valid),
+        over_100,
+    )
+
+
+def counted_pairs(
+    file: EmbeddingFile, protocol: Protocol, query: slice | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tells which gallery images count for some queries, and which are positives.
+
+    Args:
+        file: with identities.
+        protocol: whether same-camera images are removed.
+        query: which M queries.
+
+    Returns:
+        `(counted, positive)`, bool `[M, G]` each; a positive is always counted.
+    """
+    labels = _labels(file, protocol)
+    identity = labels["query_identities"][query, None]
+    same = identity == labels["gallery_identities"][None]
+    counted = (identity != -1) & (labels["gallery_identities"] != -1)[None]
+    if "query_cameras" in labels:
+        camera = labels["query_cameras"][query, None]
+        near = (camera == labels["gallery_cameras"][None]) & (camera != -1)
+        counted = counted & ~(same & near)
+    return counted, same & counted
+
+
+def pair_scores(
+    scores: np.ndarray, file: EmbeddingFile, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits scores `[Q, G]` into those of one vehicle and those of two."""
+    genuine, impostor = [], []
+    for start in range(0, len(scores), 64):
+        block = slice(start, start + 64)
+        counted, positive = counted_pairs(file, protocol, block)
+        genuine.append(scores[block][positive])
+        impostor.append(scores[block][counted & ~positive])
+    return np.concatenate(genuine), np.concatenate(impostor)
+
+
+def _labels(file: EmbeddingFile, protocol: Protocol) -> dict[str, Any]:
+    if file.query_identities is None or file.gallery_identities is None:
+        raise ValueError("identities: are needed to score; the embeddings have none")
+    labels: dict[str, Any] = {
+        "query_identities": file.query_identities,
+        "gallery_identities": file.gallery_identities,
+    }
+    if protocol.remove_same_camera:
+        if file.query_cameras is None or file.gallery_cameras is None:
+            raise ValueError(
+                f"cameras: the protocol {protocol.name!r} removes images of the "
+                "query's camera, and the embeddings have no cameras"
+            )
+        labels["query_cameras"] = file.query_cameras
+        labels["gallery_cameras"] = file.gallery_cameras
+    return labels

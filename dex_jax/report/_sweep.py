@@ -1,0 +1,162 @@
+"""A grid over one or two options of a chain."""
+
+import itertools
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table as ScreenTable
+
+from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._paper import TABLES
+from dex_jax.report._results import rank_all, score
+from dex_jax.rerank import parse
+
+
+class Axis(NamedTuple):
+    """One option of one step and the values it takes."""
+
+    step: str
+    option: str
+    values: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """What the axis is called."""
+        return f"{self.step}.{self.option}"
+
+
+class Grid(NamedTuple):
+    """A chain and one or two axes."""
+
+    chain: str
+    axes: tuple[Axis, ...]
+
+    def chains(self) -> list[str]:
+        """Returns the chain of every cell, the last axis running fastest."""
+        return [
+            self._with(values)
+            for values in itertools.product(*(axis.values for axis in self.axes))
+        ]
+
+    def _with(self, values: tuple[float, ...]) -> str:
+        chain = self.chain
+        for axis, value in zip(self.axes, values, strict=True):
+            chain = with_option(chain, axis.step, axis.option, value)
+        return chain
+
+
+class Swept(NamedTuple):
+    """The mAP of every cell, `[A]` or `[A, B]`."""
+
+    grid: Grid
+    mean_ap: np.ndarray
+
+    def screen(self) -> ScreenTable:
+        """Returns the grid for the terminal; the best cell is bold."""
+        first, *rest = self.grid.axes
+        columns = rest[0].values if rest else ("mAP",)
+        table = ScreenTable(title=f"mAP of {self.grid.chain}", title_justify="left")
+        heads = " / ".join(axis.name for axis in self.grid.axes)
+        table.add_column(heads)
+        for value in columns:
+            table.add_column(f"{value}", justify="right")
+        cells = self.mean_ap.reshape(len(first.values), -1)
+        for value, row in zip(first.values, cells, strict=True):
+            table.add_row(
+                f"{value:g}",
+                *(
+                    f"[bold]{100 * x:.1f}[/]" if x == cells.max() else f"{100 * x:.1f}"
+                    for x in row
+                ),
+            )
+        return table
+
+    def record(self) -> dict[str, Any]:
+        """Returns the content of `report.json`."""
+        return {
+            "chain": self.grid.chain,
+            "axes": {axis.name: axis.values for axis in self.grid.axes},
+            "mAP": self.mean_ap.tolist(),
+        }
+
+
+def read_sweep(text: str, *, chain: str) -> Grid:
+    """Reads axes such as `"diffusion.alpha=0.9,0.95; diffusion.gamma=1,3"`.
+
+    Args:
+        text: one or two axes, with `;` between them.
+        chain: the chain they change.
+
+    Raises:
+        ValueError: another form, a step that is not in the chain, or an option or
+            value that the step refuses.
+
+    Example:
+        >>> read_sweep("dex.alpha=1,2", chain="dex,dba").chains()
+        ['dex(alpha=1),dba', 'dex(alpha=2),dba']
+    """
+    if chain in TABLES:
+        raise ValueError(f"sweep: needs a chain for --rerank, got {chain!r}")
+    axes = []
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        match = re.fullmatch(r"(\w+)\.(\w+)\s*=\s*(.+)", part)
+        if match is None:
+            raise ValueError(f"sweep: expected step.option=1,2,3, got {part!r}")
+        try:
+            values = tuple(float(value) for value in match[3].split(","))
+        except ValueError:
+            raise ValueError(f"sweep: expected numbers in {part!r}") from None
+        axes.append(Axis(match[1], match[2], values))
+    if not 1 <= len(axes) <= 2:
+        raise ValueError(
+            f"sweep: expected one or two axes, got {len(axes)} in {text!r}"
+        )
+    grid = Grid(chain, tuple(axes))
+    for cell in grid.chains():
+        parse(cell)
+    return grid
+
+
+def with_option(chain: str, step: str, option: str, value: float) -> str:
+    """Sets one option of one step of a chain.
+
+    Raises:
+        ValueError: the chain has no such step.
+
+    Example:
+        >>> with_option("dex(k=5),dba", "dex", "k", 10.0)
+        'dex(k=10),dba'
+    """
+    parts = [part.strip() for part in re.split(r",(?![^(]*\))", chain)]
+    names = [part.partition("(")[0].strip() for part in parts]
+    if step not in names:
+        raise ValueError(f"sweep: {step!r} is not a step of {chain!r}")
+    at = names.index(step)
+    inside = parts[at].partition("(")[2].rstrip(")")
+    kept = [
+        item
+        for item in filter(None, (i.strip() for i in inside.split(",")))
+        if item.partition("=")[0].strip() != option
+    ]
+    parts[at] = f"{step}({','.join([*kept, f'{option}={value:g}'])})"
+    return ",".join(parts)
+
+
+def sweep(file: EmbeddingFile, grid: Grid, protocol: Protocol) -> Swept:
+    """Scores every cell of a grid.
+
+    Traced options, such as alpha, gamma and lambda_, share one compilation.
+
+    Args:
+        file: with identities.
+        grid: from `read_sweep`.
+        protocol: how it is scored.
+    """
+    cells = [
+        score(rank_all(file, chain)[0], file, protocol).mean_ap
+        for chain in grid.chains()
+    ]
+    shape = [len(axis.values) for axis in grid.axes]
+    return Swept(grid, np.array(cells).reshape(shape))

@@ -1,0 +1,132 @@
+"""The tables: on screen, and one line a query as CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table as ScreenTable
+
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._paper import PAPER_DATA
+from dex_jax.report._results import Result
+from dex_jax.report._statistics import Comparison, holm, paired_comparison
+
+
+def compare(results: Sequence[Result], file: EmbeddingFile) -> list[Comparison | None]:
+    """Tests every result against the first; p values adjusted for their number.
+
+    Args:
+        results: the rows of a table, baseline first.
+        file: the labels.
+
+    Returns:
+        One entry a result; None for the first and for results without figures.
+    """
+    first = results[0].scored
+    if first is None or file.query_identities is None:
+        return [None] * len(results)
+    clusters = file.query_identities[first.valid]
+    tests = [
+        paired_comparison(
+            result.scored.average_precision[first.valid],
+            first.average_precision[first.valid],
+            clusters,
+        )
+        for result in results[1:]
+        if result.scored is not None
+    ]
+    adjusted = holm([test.p_value for test in tests])
+    return [
+        None,
+        *(t._replace(p_value=p) for t, p in zip(tests, adjusted, strict=True)),
+    ]
+
+
+def screen_table(
+    title: str, results: Sequence[Result], comparisons: Sequence[Comparison | None]
+) -> ScreenTable:
+    """Lays results out for the terminal, the paper's figures beside them."""
+    with_paper = any(figure is not None for r in results for figure in r.row.paper)
+    table = ScreenTable(title=title, title_justify="left", box=box.SIMPLE)
+    if with_paper:
+        table.caption = f"paper: {PAPER_DATA}; another data set than ours"
+        table.caption_justify = "left"
+    table.add_column("", no_wrap=True)
+    for name in ("mAP", "95 %", "CMC@1", "CMC@5", "gain", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if with_paper:
+        table.add_column("paper mAP, @1, @5", justify="right", no_wrap=True)
+    for result, comparison in zip(results, comparisons, strict=True):
+        cells = [result.row.label, *_figures(result), *_gain(comparison)]
+        if with_paper:
+            cells.append(
+                "  ".join("   -" if f is None else f"{f:.1f}" for f in result.row.paper)
+            )
+        table.add_row(*cells)
+    return table
+
+
+def _figures(result: Result) -> list[str]:
+    if result.scored is None or result.interval is None:
+        return ["-"] * 4
+    scored, interval = result.scored, result.interval
+    return [
+        percent(scored.mean_ap),
+        f"{percent(interval.low)}-{percent(interval.high)}",
+        percent(scored.cmc[0]),
+        percent(scored.cmc[4]),
+    ]
+
+
+def _gain(comparison: Comparison | None) -> list[str]:
+    if comparison is None:
+        return ["", ""]
+    return [
+        f"{100 * comparison.difference.mean:+.1f}",
+        f"{comparison.p_value:.3f}",
+    ]
+
+
+def percent(value: float) -> str:
+    """Writes a share as the paper does: 0.724 as 72.4."""
+    return f"{100 * value:.1f}"
+
+
+def first_hits(result: Result, positive: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Finds the rank of the first positive, from 1; 0 where the kept ranks have none.
+
+    Args:
+        result: its `ids` are walked.
+        positive: bool `[Q, K]`, whether the image at that place is a positive.
+        counted: bool `[Q, K]`, whether it counts; others take no rank.
+
+    Returns:
+        int `[Q]`.
+    """
+    ranks = np.cumsum(counted, axis=1)
+    at = positive.argmax(axis=1)
+    rows = np.arange(len(result.ids))
+    return np.where(positive.any(axis=1), ranks[rows, at], 0)
+
+
+def write_query_csv(path: Path, file: EmbeddingFile, results: Sequence[Result]) -> None:
+    """Writes the average precision of every query under every chain."""
+    with path.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(
+            ["query", "identity", "camera", *(f"AP {r.row.label}" for r in results)]
+        )
+        for row, name in enumerate(file.query_names):
+            identity, camera = (
+                "" if labels is None else labels[row]
+                for labels in (file.query_identities, file.query_cameras)
+            )
+            figures = [
+                ""
+                if result.scored is None or not result.scored.valid[row]
+                else f"{result.scored.average_precision[row]:.6f}"
+                for result in results
+            ]
+            writer.writerow([name, identity, camera, *figures])

@@ -1,0 +1,231 @@
+"""Evaluates descriptors: one chain of re-ranking steps, or a table of the paper.
+
+    python evaluate.py --rerank table6
+    python evaluate.py --rerank "dex(k=10),dba,diffusion" --workdir runs/a,runs/b
+    python evaluate.py --rerank table6 --embeddings embeddings.npz --out reports/mine
+
+Prints the table with the paper's figures beside it and writes a report: `report.json`,
+a line a query as CSV, figures, and one HTML page to look at.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from dex_jax import report, rerank, runs
+from dex_jax._sources import EmbeddingSource, RunSource, Source
+from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile, save
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads the flags, checks all that can be checked, works, reports."""
+    flags = read_flags(argv)
+    try:
+        evaluate(flags)
+    except (ValueError, OSError, runs.RunError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(flags: argparse.Namespace) -> None:
+    """The story of one evaluation."""
+    table = report.rows_for(flags.rerank)
+    for row in table.rows:
+        rerank.parse(row.chain)
+    grid = report.read_sweep(flags.sweep, chain=flags.rerank) if flags.sweep else None
+    source = open_source(flags)
+    rows, notes = source.possible(table.rows)
+    folder = Path(flags.out or Path("reports") / source.name)
+    report.check_folder(folder, force=flags.force)
+    protocol = chosen_protocol(source.protocol, flags)
+    print(protocol.describe())
+
+    file = source.embeddings(None)
+    if flags.score:
+        print_score(flags.score, file, protocol)
+        return
+    if flags.export:
+        meta = {**file.meta, "protocol": dataclasses.asdict(protocol)}
+        save(dataclasses.replace(file, meta=meta), flags.export)
+        print(f"wrote {flags.export}")
+    explained = [find_query(file, word) for word in flags.explain]
+    results = []
+    for row in rows:
+        results.append(report.run_row(source.embeddings(row.scales), row, protocol))
+        print(progress_line(results[-1]))
+
+    if flags.submission:
+        write_submission(flags.submission, file, rows[-1].chain)
+    swept = report.sweep(file, grid, protocol) if grid else None
+    found = report.Report(
+        title=table.title,
+        file=file,
+        protocol=protocol,
+        results=results,
+        images=source.images,
+        facts=source.facts,
+        notes=(*source.notes, *notes, *report.tracklet_notes(file, rows)),
+        sweep=swept,
+        explained=tuple(explained),
+    )
+    console = Console(width=max(Console().width, 100))
+    console.print(found.screen())
+    for line in found.lines():
+        console.print(line)
+    if swept is not None:
+        console.print(swept.screen())
+    start = time.perf_counter()
+    written = report.write_report(found, folder, force=flags.force)
+    seconds = time.perf_counter() - start
+    print(f"report in {seconds:.0f} s: {written / 'index.html'}")
+
+
+def open_source(flags: argparse.Namespace) -> Source:
+    """The descriptors: someone's file, or trained networks on a data set."""
+    if flags.embeddings:
+        return EmbeddingSource(
+            flags.embeddings,
+            num_query=flags.num_query,
+            images=flags.images,
+            method=flags.fuse,
+        )
+    return RunSource(
+        flags.workdir or [runs.newest_run()],
+        which=flags.which,
+        split=flags.split,
+        scales=flags.scales,
+        flip=flags.flip,
+        method=flags.fuse,
+        batch_size=flags.batch_size,
+    )
+
+
+def chosen_protocol(protocol: Protocol, flags: argparse.Namespace) -> Protocol:
+    """The data set's protocol, or what the flags ask for instead."""
+    asked = {
+        "remove_same_camera": None
+        if flags.same_camera is None
+        else flags.same_camera == "remove",
+        "top": flags.top,
+        "ap_denominator": flags.ap_denominator,
+    }
+    changed = {
+        name: value
+        for name, value in asked.items()
+        if value is not None and value != getattr(protocol, name)
+    }
+    if not changed:
+        return protocol
+    return dataclasses.replace(
+        protocol, name=f"{protocol.name}, changed by flags", **changed
+    )
+
+
+def print_score(path: Path, file: EmbeddingFile, protocol: Protocol) -> None:
+    """Scores somebody's ranked lists against the labels."""
+    ranking = report.read_ranking(
+        path, queries=len(file.query_names), gallery=len(file.gallery_names)
+    )
+    scored = report.score(ranking, file, protocol)
+    print(
+        f"{path}: mAP {100 * scored.mean_ap:.2f}, CMC@1 {100 * scored.cmc[0]:.2f}, "
+        f"CMC@5 {100 * scored.cmc[4]:.2f}, CMC@10 {100 * scored.cmc[9]:.2f}; mAP@100 "
+        f"{100 * scored.map_at_100['positives']:.2f} over all positives, "
+        f"{100 * scored.map_at_100['min']:.2f} over min(positives, 100)"
+    )
+
+
+def write_submission(path: Path, file: EmbeddingFile, chain: str) -> None:
+    """Writes the last chain's lists, tracklets pulled in, as the challenge wants."""
+    steps = [] if chain == "none" else [chain]
+    pulled = chain if "tracklet" in chain.split(",") else ",".join([*steps, "tracklet"])
+    ids = np.asarray(report.rank_all(file, pulled)[1].ids)
+    report.write_submission(path, ids, gallery=len(file.gallery_names))
+    print(f"wrote {path}: {len(ids)} lines, chain {pulled}")
+
+
+def find_query(file: EmbeddingFile, word: str) -> int:
+    """A query by its row or its name."""
+    if word in file.query_names:
+        return file.query_names.index(word)
+    if word.isdigit() and int(word) < len(file.query_names):
+        return int(word)
+    raise ValueError(
+        f"--explain: expected a query's name or a row below {len(file.query_names)}, "
+        f"got {word!r}"
+    )
+
+
+def progress_line(result: report.Result) -> str:
+    """One line as soon as a row is done."""
+    label = f"{result.row.label}: "
+    if result.scored is None:
+        return f"{label}{result.seconds:.1f} s"
+    mean_ap, cmc = result.scored.mean_ap, result.scored.cmc
+    return (
+        f"{label}mAP {100 * mean_ap:.1f}, CMC@1 {100 * cmc[0]:.1f}, "
+        f"CMC@5 {100 * cmc[4]:.1f} ({result.seconds:.1f} s)"
+    )
+
+
+def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads and documents the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rerank", default="table6", help="a chain, 'none', or table2 ... table6")
+    add("--workdir", type=_paths, help="DIR[,DIR...]; default: the newest under runs/")
+    add("--which", choices=("best", "last"), default="best", help="checkpoint")
+    add("--split", choices=("validation", "test"), default="validation")
+    add("--scales", type=_floats, help="default: the config's")
+    add("--flip", action="store_true", help="average with the mirror image")
+    add(
+        "--fuse",
+        choices=("sum", "concat"),
+        default="sum",
+        help="eq. 4, or side by side",
+    )
+    add("--batch_size", type=int, help="images at once; default: the config's")
+    add("--embeddings", type=_paths, help="FILE[,FILE...] from any framework")
+    add("--num_query", type=int, help="queries in an embeddings file [Q + G, D]")
+    add("--images", type=Path, help="folder of the images an embeddings file names")
+    add(
+        "--same_camera", choices=("remove", "keep"), help="default: the data set's rule"
+    )
+    add("--top", type=int, help="cut the lists; default: the data set's rule")
+    add(
+        "--ap_denominator", choices=("positives", "min"), help="default: the data set's"
+    )
+    add("--out", type=Path, help="report folder; default: reports/<run>")
+    add("--force", action="store_true", help="replace a report that is there")
+    add("--export", type=Path, help="also write the embeddings file")
+    add("--submission", type=Path, help="write AI City's track2.txt of the last chain")
+    add("--score", type=Path, help="only score a track2.txt or a distance matrix .npy")
+    add("--sweep", help="'diffusion.alpha=0.9,0.95; diffusion.gamma=1,3': a grid")
+    add("--explain", type=_words, default=[], help="queries (rows or names) to explain")
+    return parser.parse_args(argv)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _paths(text: str) -> list[Path]:
+    return [Path(word) for word in _words(text)]
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in _words(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
