@@ -32,9 +32,11 @@ def check_rows(x: object, name: str) -> jax.Array:
     ):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     rows = jnp.asarray(array, jnp.float32)
-    if is_concrete(rows):
-        # One reduction finds both faults: NaN and infinity spread, zeros stay zero.
-        size = np.asarray(_row_sizes(rows))
+    # One reduction finds both faults: NaN and infinity spread, zeros stay zero. Arrays
+    # that a caller's jit closes over are concrete, what is made of them is not.
+    sizes = _row_sizes(rows)
+    if is_concrete(sizes):
+        size = np.asarray(sizes)
         bad = np.flatnonzero(~np.isfinite(size))
         if bad.size:
             raise ValueError(

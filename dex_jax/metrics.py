@@ -124,11 +124,13 @@ def evaluate(
     else:
         ranked = _check_scores(scores)
         num_queries, num_gallery = ranked.shape
-    labels = _check_labels(
-        (query_identities, gallery_identities),
-        (query_cameras, gallery_cameras),
-        (num_queries, num_gallery),
-    )
+    # Inside a caller's jit, labels that are known there stay known.
+    with jax.ensure_compile_time_eval():
+        labels = _check_labels(
+            (query_identities, gallery_identities),
+            (query_cameras, gallery_cameras),
+            (num_queries, num_gallery),
+        )
     if isinstance(scores, Ranking):
         ranks, positives = _list_ranks(ranked, labels)
         top = ranked.shape[1] if top is None else top
@@ -156,8 +158,9 @@ def _check_scores(scores: jax.Array | np.ndarray) -> jax.Array:
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"scores: expected [Q, G] or a Ranking, got {array.shape}")
     dense = jnp.asarray(array, jnp.float32)
-    if is_concrete(dense):
-        bad = np.flatnonzero(np.asarray(_rows_with_nan(dense)))
+    faults = _rows_with_nan(dense)
+    if is_concrete(faults):
+        bad = np.flatnonzero(np.asarray(faults))
         if bad.size:
             raise ValueError(
                 f"scores: {bad.size} row(s) hold NaN, first row {bad[0]}; "
