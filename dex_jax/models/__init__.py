@@ -1,0 +1,25 @@
+"""Backbones, the partition network, and weights from elsewhere."""
+
+from dex_jax.models import parts
+from dex_jax.models._build import BACKBONES, backbone, build
+from dex_jax.models._functional import apply, merge, split
+from dex_jax.models._weights import (
+    LoadReport,
+    load_torch_weights,
+    save_torch_weights,
+    torch_tensors,
+)
+
+__all__ = [
+    "BACKBONES",
+    "LoadReport",
+    "apply",
+    "backbone",
+    "build",
+    "load_torch_weights",
+    "merge",
+    "parts",
+    "save_torch_weights",
+    "split",
+    "torch_tensors",
+]

@@ -1,0 +1,58 @@
+"""A backbone is a chain of named units; a trunk and its branches are pieces of one."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+Unit = tuple[str, Callable[[], nnx.Module]]
+
+
+class Plan(NamedTuple):
+    """What a backbone is made of, before any of it is made."""
+
+    units: tuple[Unit, ...]
+    """Name and constructor of every unit, in order: stem, layer1_0, ..., layer4_2."""
+    channels: int
+    """Channels of the last feature map."""
+    stride: int
+    """Image pixels to one pixel of the last feature map."""
+
+
+class Chain(nnx.Module):
+    """Units called one after another; each is reached as `chain.units[name]`.
+
+    Units are kept under string names rather than in a list, so that the state is a
+    nested dictionary with string keys alone and passes through any checkpoint format.
+    """
+
+    def __init__(self, units: Sequence[Unit]):
+        self.order = tuple(name for name, _ in units)
+        self.units = nnx.Dict({name: make() for name, make in units})
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Maps images `[B, H, W, 3]` (or an earlier piece's map) to `[B, h, w, C]`.
+
+        Args:
+            x: NHWC, floating.
+            key: random key, needed by stochastic depth in training alone.
+        """
+        for name in self.order:
+            unit = self.units[name]
+            if getattr(unit, "is_random", False):
+                key, own = (None, None) if key is None else jax.random.split(key)
+                x = unit(x, key=own)
+            else:
+                x = unit(x)
+        return x
+
+
+def check_images(x: jax.Array) -> None:
+    """Refuses what is not a batch of colour images in NHWC."""
+    if x.ndim != 4 or x.shape[3] != 3 or 0 in x.shape:
+        raise ValueError(f"images: expected [B, H, W, 3], got shape {x.shape}")
+    if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
+        raise ValueError(
+            f"images: expected normalised floating values, got dtype {x.dtype}"
+        )

@@ -1,0 +1,263 @@
+"""The pieces that networks are built of: convolution, normalisation, attention.
+
+Maps are NHWC. Parameters and statistics are float32; `dtype` is the type of the
+arithmetic and of what flows between layers, None for the input's own. Every parameter
+says how it starts (`start`) and holds zeros until `dex_jax.models._start` fills it, so
+that describing a network compiles nothing.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def constant(shape: Sequence[int], value: float) -> nnx.Param:
+    """A parameter that starts at one value."""
+    return nnx.Param(jnp.zeros(tuple(shape)), start=("constant", value))
+
+
+def normal(shape: Sequence[int], std: float) -> nnx.Param:
+    """A parameter that starts as normal noise."""
+    return nnx.Param(jnp.zeros(tuple(shape)), start=("normal", std))
+
+
+def statistic(shape: Sequence[int], value: float) -> nnx.BatchStat:
+    """A running statistic that starts at one value."""
+    return nnx.BatchStat(jnp.zeros(tuple(shape)), start=("constant", value))
+
+
+def along_last(vector: jax.Array, ndim: int) -> jax.Array:
+    """Adds leading axes of size 1, so that `[C]` broadcasts along channels."""
+    return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """At least float32: the type in which sums over many values are taken."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class Conv(nnx.Module):
+    """A convolution; `padding` is a number of pixels on every side or "SAME".
+
+    "SAME" is TensorFlow's rule, where the odd pixel goes to the end: at stride 2 it
+    differs from the symmetric padding of a number. A 1 x 1 convolution is written as a
+    matrix product over the channels, whose gradient XLA computes three times faster on
+    a CPU.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        size: int = 1,
+        *,
+        stride: int = 1,
+        padding: int | str | None = None,
+        groups: int = 1,
+        use_bias: bool = False,
+        dtype: DTypeLike | None = None,
+    ):
+        self.stride = stride
+        self.groups = groups
+        self.padding = size // 2 if padding is None else padding
+        self.dtype = dtype
+        fan_out = size * size * channels_out / groups
+        shape = (size, size, channels_in // groups, channels_out)
+        self.kernel = normal(shape, (2 / fan_out) ** 0.5)
+        self.bias = constant((channels_out,), 0.0) if use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...]
+        dtype = self.dtype or jnp.result_type(x, kernel)
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        if kernel.shape[:2] == (1, 1) and self.groups == 1:
+            x = x[:, :: self.stride, :: self.stride]
+            x = jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+        else:
+            pad = self.padding
+            x = jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=pad if isinstance(pad, str) else [(pad, pad), (pad, pad)],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if self.bias is None:
+            return x
+        return x + along_last(self.bias[...].astype(dtype), x.ndim)
+
+
+def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over some axes, which stay with size 1."""
+    x = widen(x)
+    mean = jnp.mean(x, axis=axes, keepdims=True)
+    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
+
+
+def standardize(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array | None,
+    epsilon: float,
+) -> jax.Array:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, in the type of x."""
+    gain = along_last(scale, x.ndim) * jax.lax.rsqrt(variance + epsilon)
+    y = (widen(x) - mean) * gain
+    if bias is not None:
+        y = y + along_last(bias, x.ndim)
+    return y.astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over the leading axes; `shape` is what is kept apart.
+
+    Running statistics follow torch: the variance that is averaged in is the unbiased
+    one (Flax's own layer takes the biased), so that both frameworks agree after a step.
+    `use_running_average` is set through `flax.nnx.view`.
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        start: float = 1.0,
+        use_bias: bool = True,
+    ):
+        shape = (shape,) if isinstance(shape, int) else shape
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.use_running_average = True
+        self.scale = constant(shape, start)
+        self.bias = constant(shape, 0.0) if use_bias else None
+        self.mean = statistic(shape, 0.0)
+        self.var = statistic(shape, 1.0)
+
+    def set_view(self, use_running_average: bool | None = None):
+        """Switches between batch and running statistics; called by `nnx.view`."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kept = self.mean.shape
+        if self.use_running_average:
+            mean, variance = self.running(x.ndim)
+        else:
+            axes = tuple(range(x.ndim - len(kept)))
+            mean, variance = moments(x, axes)
+            count = x.size // self.mean.size
+            self.update(mean, variance, count)
+        bias = None if self.bias is None else self.bias[...]
+        return standardize(x, mean, variance, self.scale[...], bias, self.epsilon)
+
+    def running(self, ndim: int) -> tuple[jax.Array, jax.Array]:
+        """The running mean and variance, ready to broadcast."""
+        return along_last(self.mean[...], ndim), along_last(self.var[...], ndim)
+
+    def update(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
+        """Averages the statistics of `count` values a channel into the running ones."""
+        unbiased = variance * (count / max(count - 1, 1))
+        for stored, new in ((self.mean, mean), (self.var, unbiased)):
+            old = stored[...]
+            new = jax.lax.stop_gradient(new.reshape(old.shape)).astype(old.dtype)
+            stored[...] = self.momentum * old + (1 - self.momentum) * new
+
+
+class InstanceAffine(nnx.Module):
+    """Scale and bias of an instance normalisation."""
+
+    def __init__(self, channels: int):
+        self.scale = constant((channels,), 1.0)
+        self.bias = constant((channels,), 0.0)
+
+
+class InstanceBatchNorm(nnx.Module):
+    """IBN-a: instance norm on the first half of the channels, batch norm on the rest.
+
+    Both halves are normalised in one pass: only the statistics differ.
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-5):
+        self.half = channels // 2
+        self.IN = InstanceAffine(self.half)
+        self.BN = BatchNorm(channels - self.half, epsilon=epsilon)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        half, batch = self.half, self.BN
+        if batch.use_running_average:
+            image_mean, image_variance = moments(x[..., :half], (1, 2))
+            mean, variance = batch.running(x.ndim)
+        else:
+            image_mean, image_variance = moments(x, (1, 2))  # [B, 1, 1, C]
+            means, variances = image_mean[..., half:], image_variance[..., half:]
+            mean = jnp.mean(means, axis=0, keepdims=True)
+            spread = jnp.square(means - mean)
+            variance = jnp.mean(variances + spread, axis=0, keepdims=True)
+            batch.update(mean, variance, x.size // x.shape[-1])
+        shape = (*image_mean.shape[:-1], mean.shape[-1])
+        joined = [
+            jnp.concatenate([a[..., :half], jnp.broadcast_to(b, shape)], axis=-1)
+            for a, b in ((image_mean, mean), (image_variance, variance))
+        ]
+        scale = jnp.concatenate([self.IN.scale[...], batch.scale[...]])
+        biases = [
+            layer.bias[...] for layer in (self.IN, batch) if layer.bias is not None
+        ]
+        bias = jnp.concatenate(biases)
+        return standardize(x, joined[0], joined[1], scale, bias, batch.epsilon)
+
+
+class SqueezeExcite(nnx.Module):
+    """Squeeze and excitation: channels weighted by a gate that saw their means."""
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        activation: Activation = jax.nn.relu,
+        dtype: DTypeLike | None = None,
+    ):
+        self.activation = activation
+        self.fc1 = Conv(channels, hidden, use_bias=True, dtype=dtype)
+        self.fc2 = Conv(hidden, channels, use_bias=True, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pooled = jnp.mean(widen(x), axis=(1, 2), keepdims=True).astype(x.dtype)
+        gate = self.fc2(self.activation(self.fc1(pooled)))
+        return x * jax.nn.sigmoid(gate)
+
+
+class ConvBlockAttention(nnx.Module):
+    """CBAM: a channel gate, then a spatial gate, as its authors publish it.
+
+    The batch norm of the spatial gate starts at scale 0: the gate is a constant 0.5.
+    """
+
+    def __init__(
+        self, channels: int, *, reduction: int = 16, dtype: DTypeLike | None = None
+    ):
+        hidden = max(channels // reduction, 1)
+        self.fc1 = Conv(channels, hidden, use_bias=True, dtype=dtype)
+        self.fc2 = Conv(hidden, channels, use_bias=True, dtype=dtype)
+        self.conv = Conv(2, 1, 7, dtype=dtype)
+        self.bn = BatchNorm(1, momentum=0.99, start=0.0)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean = jnp.mean(widen(x), axis=(1, 2), keepdims=True).astype(x.dtype)
+        largest = jnp.max(x, axis=(1, 2), keepdims=True)
+        logits = [self.fc2(jax.nn.relu(self.fc1(p))) for p in (mean, largest)]
+        x = x * jax.nn.sigmoid(logits[0] + logits[1])
+        mean = jnp.mean(widen(x), axis=3, keepdims=True).astype(x.dtype)
+        largest = jnp.max(x, axis=3, keepdims=True)
+        maps = jnp.concatenate([largest, mean], axis=3)  # [B, H, W, 2]
+        return x * jax.nn.sigmoid(self.bn(self.conv(maps)))
