@@ -7,11 +7,12 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def is_concrete(*arrays: object) -> bool:
     """Tells whether no array is a tracer, so that values may be looked at."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return not any(isinstance(array, Tracer) for array in arrays)
 
 
 def check_rows(x: object, name: str) -> jax.Array:
