@@ -1,19 +1,41 @@
 """The data sets by name."""
 
 import inspect
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dex_jax._checks import check_choice
+from dex_jax.data._cityflow import load_cityflow
+from dex_jax.data._hold_out import add_synthetic
 from dex_jax.data._manifest import load_manifest
+from dex_jax.data._market import load_dukemtmc, load_market1501
+from dex_jax.data._msmt17 import load_msmt17
 from dex_jax.data._records import UNKNOWN, ReidData
+from dex_jax.data._vehicleid import load_vehicleid
+from dex_jax.data._vehiclex import load_vehiclex
+from dex_jax.data._veri import load_veri776
+from dex_jax.data._veriwild import load_veriwild
+from dex_jax.data._vric import load_vric
 
+PROCEDURAL = "procedural_vehicles"
+# The sets that lie on the user's disk.
 LOADERS: dict[str, Callable[..., ReidData]] = {
     "manifest": load_manifest,
+    "cityflow": load_cityflow,
+    "vehiclex": load_vehiclex,
+    "veri776": load_veri776,
+    "vehicleid": load_vehicleid,
+    "veriwild": load_veriwild,
+    "vric": load_vric,
+    "market1501": load_market1501,
+    "dukemtmc": load_dukemtmc,
+    "msmt17": load_msmt17,
 }
-NAMES = ("procedural_vehicles", *LOADERS)
+NAMES = (PROCEDURAL, *LOADERS)
 
 
 def load(
@@ -21,16 +43,22 @@ def load(
     *,
     root: str | Path | None = None,
     data_dir: str | Path | None = None,
+    synthetic_root: str | Path | None = None,
     allow_overlap: bool = False,
     **options: object,
 ) -> ReidData:
     """Loads a data set by name.
 
+    The names are procedural_vehicles (drawn by the package itself), manifest (one's
+    own table of images), cityflow, vehiclex (the AI City simulation set), veri776,
+    vehicleid, veriwild, vric, market1501, dukemtmc and msmt17.
+
     Args:
-        name: one of `NAMES`; "procedural_vehicles" is drawn by the package itself,
-            "manifest" is one's own table of images.
+        name: one of these.
         root: where the set lies on this machine: its folder, or the manifest's file.
         data_dir: where the embedded set is built, once.
+        synthetic_root: a simulation set (see vehiclex) whose images are added to the
+            training images; `mix` chooses among them.
         allow_overlap: accept training identities among the queries or the gallery.
         **options: the loader's own, such as `size="demo"`.
 
@@ -41,20 +69,39 @@ def load(
         FileNotFoundError: it is not at `root`; the message says how to obtain it.
         ValueError: an unknown name or option, broken files (all of them listed), or
             training identities among the queries or the gallery.
+
+    Warns:
+        UserWarning: what was repaired or left out on reading, and counts that differ
+            from the published ones; `data.notes` keeps them.
+
+    Example:
+        >>> data = load("procedural_vehicles", size="tiny", in_memory=True,
+        ...             progress=False)
+        >>> data.protocol.describe()
+        'procedural_vehicles: same-camera images kept, mAP@100 over all positives'
     """
     check_choice(name, "name", NAMES)
-    if name == "procedural_vehicles":
+    if name == PROCEDURAL:
         data = _load_procedural(root, data_dir, options)
     elif data_dir is not None:
         raise ValueError(f"data_dir: {name} is read from root, got {data_dir}")
     elif root is None:
         raise ValueError(
-            f"root: {name} lies on your disk, say where; 'procedural_vehicles' is the "
-            "set that needs nothing"
+            f"root: {name} lies on your disk, say where; {PROCEDURAL!r} is the set "
+            "that needs nothing"
         )
     else:
         _check_options(name, LOADERS[name], options)
         data = LOADERS[name](root, **options)
+    if synthetic_root is not None:
+        synthetic = load_vehiclex(synthetic_root)
+        data = replace(
+            add_synthetic(data, synthetic.train),
+            source=f"{data.source}+{synthetic.source}",
+            notes=data.notes + tuple(f"synthetic: {n}" for n in synthetic.notes),
+        )
+    for note in data.notes:
+        warnings.warn(f"{name}: {note}", stacklevel=2)
     if not allow_overlap:
         _check_overlap(data)
     return data
@@ -67,11 +114,12 @@ def _load_procedural(
 
     if root is not None:
         raise ValueError(
-            f"root: procedural_vehicles is drawn, not read, got {root}; data_dir says "
-            "where it is kept"
+            f"root: {PROCEDURAL} is drawn, not read, got {root}; data_dir says where "
+            "it is kept"
         )
-    _check_options("procedural_vehicles", load_procedural, options)
-    return load_procedural(data_dir=data_dir, **options)
+    loader: Callable[..., ReidData] = load_procedural
+    _check_options(PROCEDURAL, loader, options)
+    return loader(data_dir=data_dir, **options)
 
 
 def _check_options(

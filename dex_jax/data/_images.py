@@ -58,11 +58,14 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), bilinear))
 
 
-def find_faults(files: ImageFiles, *, decode_all: bool) -> dict[int, str]:
+def find_faults(
+    files: ImageFiles, sizes: np.ndarray, *, decode_all: bool
+) -> dict[int, str]:
     """Looks for files that are absent or empty and, if asked, for undecodable ones.
 
     Args:
         files: N images.
+        sizes: their sizes as `file_sizes` tells them.
         decode_all: decode every image, which alone finds a file that was cut short.
 
     Returns:
@@ -70,7 +73,7 @@ def find_faults(files: ImageFiles, *, decode_all: bool) -> dict[int, str]:
     """
     faults = {
         i: "file not found" if size < 0 else "file is empty"
-        for i, size in enumerate(file_sizes(files).tolist())
+        for i, size in enumerate(sizes.tolist())
         if size <= 0
     }
     if decode_all:

@@ -219,9 +219,9 @@ def test_a_missing_manifest(tmp_path):
 
 def test_the_catalogue_says_what_it_has(tmp_path):
     with pytest.raises(
-        ValueError, match=r"name: .*'procedural_vehicles', .*got 'veri'"
+        ValueError, match=r"name: .*'procedural_vehicles', .*got 'verri'"
     ):
-        load("veri", root=tmp_path)
+        load("verri", root=tmp_path)
     with pytest.raises(ValueError, match="root: manifest lies on your disk"):
         load("manifest")
     with pytest.raises(ValueError, match="data_dir: manifest is read from root"):

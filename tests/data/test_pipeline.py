@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dex_jax.data import IdentityBatches, ReidSplit, eval_batches, train_batches
-from dex_jax.data._images import ImageFiles, find_faults, resize
+from dex_jax.data._images import ImageFiles, file_sizes, find_faults, resize
 from dex_jax.data._pipeline import ResizedImages
 
 IDENTITIES = np.repeat([10, 3, 6], 4)
@@ -158,9 +158,10 @@ def test_faults_are_found_in_one_pass(split, folder):
     (folder / "2.jpg").write_bytes(b"")
     whole = (folder / "3.jpg").read_bytes()
     (folder / "3.jpg").write_bytes(whole[:400])
-    quick = find_faults(split.images, decode_all=False)
+    sizes = file_sizes(split.images)
+    quick = find_faults(split.images, sizes, decode_all=False)
     assert quick == {1: "file not found", 2: "file is empty"}
-    full = find_faults(split.images, decode_all=True)
+    full = find_faults(split.images, sizes, decode_all=True)
     assert full == quick | {3: "image cannot be decoded"}
     with pytest.raises(FileNotFoundError, match=r"1\.jpg: no such image file"):
         split.images[1]

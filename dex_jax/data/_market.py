@@ -1,0 +1,110 @@
+"""Market-1501 and DukeMTMC-reID: folders whose file names are the labels."""
+
+import re
+from pathlib import Path
+
+from dex_jax._checks import check_choice
+from dex_jax.data._records import UNKNOWN, Protocol, ReidData
+from dex_jax.data._source import Listed, Source, find_root
+
+FOLDERS = {
+    "train": "bounding_box_train",
+    "query": "query",
+    "gallery": "bounding_box_test",
+}
+MARKET = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
+DUKE = re.compile(r"(\d{4})_c([1-8])_f\d{6,8}\.jpg")
+MARKET_OBTAIN = "Its authors publish it for research."
+DUKE_OBTAIN = "Its authors withdrew it in 2019; a copy that is there is read."
+MARKET_COUNTS = {
+    "train images": 12_936,
+    "train identities": 751,
+    "train cameras": 6,
+    "query images": 3_368,
+    "query identities": 750,
+}
+GALLERY_COUNTS = {"drop": 15_913, "keep": 19_732}
+DUKE_COUNTS = {
+    "train images": 16_522,
+    "train identities": 702,
+    "train cameras": 8,
+    "query images": 2_228,
+    "query identities": 702,
+    "gallery images": 17_661,
+}
+
+
+def load_market1501(
+    root: str | Path,
+    *,
+    junk: str = "drop",
+    on_bad_image: str = "error",
+    verify: bool = False,
+) -> ReidData:
+    """Reads Market-1501.
+
+    Identity 0 are distractors and stay as negatives; identity -1 is junk.
+
+    Args:
+        root: the folder with bounding_box_train, or one that holds it.
+        junk: "drop" the junk images of the gallery (15,913 remain, as in most
+            papers) or "keep" them as identity -1 (19,732).
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: all that is wrong with its files.
+    """
+    check_choice(junk, "junk", ("drop", "keep"))
+    below = ("Market-1501-v15.09.15", "market1501")
+    marks = tuple(FOLDERS.values())
+    folder = find_root("Market-1501", root, marks, below, MARKET_OBTAIN)
+    source = Source("market1501", folder, on_bad_image=on_bad_image, verify=verify)
+    sides = {side: _read(source, side, MARKET) for side in FOLDERS}
+    if junk == "drop":
+        kept = [image for image in sides["gallery"] if image.identity != UNKNOWN]
+        source.notes.append(
+            f"{len(sides['gallery']) - len(kept):,} junk images of the gallery dropped"
+        )
+        sides["gallery"] = kept
+    published = MARKET_COUNTS | {"gallery images": GALLERY_COUNTS[junk]}
+    return source.finish(sides, Protocol("Market-1501", True), published=published)
+
+
+def load_dukemtmc(
+    root: str | Path, *, on_bad_image: str = "error", verify: bool = False
+) -> ReidData:
+    """Reads DukeMTMC-reID, in the folders of Market-1501.
+
+    Args:
+        root: the folder with bounding_box_train, or one that holds it.
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: all that is wrong with its files.
+    """
+    marks = tuple(FOLDERS.values())
+    folder = find_root("DukeMTMC-reID", root, marks, ("DukeMTMC-reID",), DUKE_OBTAIN)
+    source = Source("dukemtmc", folder, on_bad_image=on_bad_image, verify=verify)
+    sides = {side: _read(source, side, DUKE) for side in FOLDERS}
+    return source.finish(sides, Protocol("DukeMTMC-reID", True), published=DUKE_COUNTS)
+
+
+def _read(source: Source, side: str, pattern: re.Pattern[str]) -> list[Listed]:
+    folder = FOLDERS[side]
+    images, others = [], []
+    for name in sorted(path.name for path in (source.root / folder).iterdir()):
+        match = pattern.fullmatch(name)
+        if match:
+            name = f"{folder}/{name}"
+            images.append(Listed(name, int(match[1]), int(match[2]), file=name))
+        else:
+            others.append(name)
+    if others:
+        source.notes.append(
+            f"{folder}: {len(others)} other file(s) are not read, first {others[0]!r}"
+        )
+    return images

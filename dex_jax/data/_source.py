@@ -1,0 +1,222 @@
+"""One data set being read: its images with labels, its problems, its notes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dex_jax._checks import check_choice
+from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
+from dex_jax.data._problems import Problems
+from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
+
+SIDES = ("train", "query", "gallery")
+
+
+class Listed(NamedTuple):
+    """One image as a label file lists it."""
+
+    name: str  # the path below the root, with "/"
+    identity: int = UNKNOWN
+    camera: int = UNKNOWN
+    tracklet: int = UNKNOWN
+    file: str = ""  # where it is listed, for messages
+    line: int | None = None
+
+
+class Source:
+    """Collects what a loader reads and makes one checked data set of it.
+
+    Args:
+        name: the data set.
+        root: its folder; every image lies below.
+        on_bad_image: "error" lists absent and empty files in the error, "skip" decodes
+            every image once, leaves bad ones out and counts them in the notes.
+        verify: decode every image once, so that the error lists all bad ones.
+    """
+
+    def __init__(self, name: str, root: Path, *, on_bad_image: str, verify: bool):
+        check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+        self.name = name
+        self.root = root
+        self.problems = Problems(f"{name} in {root}")
+        self.notes: list[str] = []
+        self._skip = on_bad_image == "skip"
+        self._verify = verify or self._skip
+        self._left_out = 0
+
+    def finish(
+        self,
+        sides: dict[str, list[Listed]],
+        protocol: Protocol,
+        *,
+        published: dict[str, int],
+        domain: str = "real",
+    ) -> ReidData:
+        """Judges everything at once and builds the data set.
+
+        Args:
+            sides: the images of "train", "query" and "gallery" in their order; a side
+                may be left out.
+            protocol: how the set is scored.
+            published: counts such as `{"train images": 36935}`; what differs is noted.
+            domain: the domain of all images.
+
+        Raises:
+            ValueError: everything that is wrong, the first 20 with file and line.
+        """
+        unknown = set(sides) - set(SIDES)
+        if unknown:
+            raise ValueError(f"sides: expected {SIDES}, got {sorted(unknown)}")
+        content: list[bytes] = []
+        splits: dict[str, ReidSplit] = {}
+        kept: dict[str, list[Listed]] = {}
+        for side in SIDES:
+            images = self._without_repeats(sides.get(side, []))
+            images, sizes = self._check_images(images)
+            _check_tracklets(images, self.problems)
+            kept[side] = images
+            content += [repr([tuple(i[:4]) for i in images]).encode(), sizes.tobytes()]
+        self.problems.check()
+        if not any(kept.values()):
+            raise ValueError(f"{self.name} in {self.root}: holds no image")
+        for side, images in kept.items():
+            splits[side] = _split(self.root, images, domain)
+        if self._left_out:
+            self.notes.append(
+                f"{self._left_out} image(s) are left out: absent, without a label or "
+                "not to be decoded"
+            )
+        self._compare(splits, published)
+        return ReidData(
+            name=self.name,
+            train=splits["train"],
+            query=splits["query"],
+            gallery=splits["gallery"],
+            protocol=protocol,
+            source=f"{self.name}-{fingerprint(*content)}",
+            notes=tuple(self.notes),
+        )
+
+    def leave_out(self, kind: str, file: Path, value: str, line: int | None = None):
+        """Notes an image that cannot be used: a problem, or one image left out."""
+        if self._skip:
+            self._left_out += 1
+        else:
+            self.problems.add(kind, file, line=line, value=value)
+
+    def number(self, text: str, kind: str, file: Path, line: int) -> int:
+        """Reads a label that must be a whole number; anything else is a problem."""
+        if text.isascii() and text.isdigit():
+            return int(text)
+        self.problems.add(f"{kind} is not a number", file, line=line, value=text)
+        return UNKNOWN
+
+    def _without_repeats(self, images: list[Listed]) -> list[Listed]:
+        first: dict[str, Listed] = {}
+        for image in images:
+            other = first.setdefault(image.name, image)
+            if other is not image:
+                self.problems.add(
+                    "image listed twice",
+                    image.file,
+                    line=image.line,
+                    value=image.name,
+                    expected=f"once, as in line {other.line}",
+                )
+        return list(first.values())
+
+    def _check_images(self, images: list[Listed]) -> tuple[list[Listed], np.ndarray]:
+        files = ImageFiles(self.root, [image.name for image in images])
+        sizes = file_sizes(files)
+        faults = find_faults(files, sizes, decode_all=self._verify)
+        if self._skip:
+            self._left_out += len(faults)
+            good = [i for i in range(len(images)) if i not in faults]
+            return [images[i] for i in good], sizes[good]
+        for i, fault in faults.items():
+            image = images[i]
+            self.problems.add(fault, image.file, line=image.line, value=image.name)
+        return images, sizes
+
+    def _compare(self, splits: dict[str, ReidSplit], published: dict[str, int]) -> None:
+        found = {k: v for s in splits for k, v in count(s, splits[s]).items()}
+        differing = [
+            f"{key} {found[key]:,} instead of {value:,}"
+            for key, value in published.items()
+            if found[key] != value
+        ]
+        if differing:
+            self.notes.append(f"differs from the published set: {', '.join(differing)}")
+
+
+def count(side: str, split: ReidSplit) -> dict[str, int]:
+    """Counts the images, identities, cameras and tracklets of one side."""
+    found = {f"{side} images": len(split)}
+    for kind in ("identities", "cameras", "tracklets"):
+        labels = getattr(split, kind)
+        found[f"{side} {kind}"] = np.unique(labels[labels != UNKNOWN]).size
+    return found
+
+
+def find_root(
+    name: str,
+    root: str | Path,
+    marks: tuple[str, ...],
+    below: tuple[str, ...],
+    how: str,
+) -> Path:
+    """Finds the folder of a data set.
+
+    Args:
+        name: the data set.
+        root: what the user gave.
+        marks: files or folders that all lie in the folder that is meant.
+        below: sub-folders of `root` to look into as well.
+        how: a sentence on how the set is obtained.
+
+    Raises:
+        FileNotFoundError: none of the folders holds the marks.
+    """
+    root = Path(root)
+    for folder in (root, *(root / b for b in below)):
+        if all((folder / mark).exists() for mark in marks):
+            return folder
+    raise missing(name, root, ", ".join(marks), how)
+
+
+def missing(name: str, root: Path, marks: str, how: str) -> FileNotFoundError:
+    """The error for a data set that is not at `root`: how to obtain it, what else."""
+    return FileNotFoundError(
+        f"{root}: {name} is not here, expected a folder that holds {marks}. {how} "
+        "Without it: 'procedural_vehicles' is drawn by the package itself."
+    )
+
+
+def _split(root: Path, images: list[Listed], domain: str) -> ReidSplit:
+    names = tuple(image.name for image in images)
+    return ReidSplit(
+        ImageFiles(root, names),
+        names,
+        np.array([image.identity for image in images], np.int64),
+        np.array([image.camera for image in images], np.int64),
+        np.array([image.tracklet for image in images], np.int64),
+        np.full(len(images), domain),
+    )
+
+
+def _check_tracklets(images: list[Listed], problems: Problems) -> None:
+    first: dict[int, Listed] = {}
+    for image in images:
+        if image.tracklet == UNKNOWN:
+            continue
+        other = first.setdefault(image.tracklet, image)
+        if (image.identity, image.camera) != (other.identity, other.camera):
+            problems.add(
+                f"track {image.tracklet} mixes vehicles",
+                image.file,
+                line=image.line,
+                value=f"{image.name}: identity {image.identity}, camera {image.camera}",
+                expected=f"identity {other.identity}, camera {other.camera} as in "
+                f"{other.name}",
+            )

@@ -1,0 +1,111 @@
+"""The AI City simulation set and VehicleX: synthetic training images."""
+
+import re
+from pathlib import Path
+
+from dex_jax.data._label_files import read_items
+from dex_jax.data._records import Protocol, ReidData
+from dex_jax.data._source import Listed, Source, missing
+
+OBTAIN = (
+    "The AI City Challenge gives the simulation set out with its track 2, the authors "
+    "of VehicleX give out theirs (research use)."
+)
+FOLDERS = (
+    "AIC20_ReID_Simulation",
+    "AIC20_track2/AIC20_ReID_Simulation",
+    "AIC21_Track2_ReID_Simulation",
+)
+PUBLISHED = {"train images": 192_150, "train identities": 1_362}
+NAME = re.compile(r"(\d{4,6})_c(\d{3})_\d+\.jpg")
+
+
+def load_vehiclex(
+    root: str | Path,
+    *,
+    images: str | None = None,
+    on_bad_image: str = "error",
+    verify: bool = False,
+) -> ReidData:
+    """Reads synthetic training images; there is no query, gallery or track file.
+
+    Identity and camera are those of train_label.xml, or of the names
+    (`0034_c012_7.jpg`) where a stand-alone copy has no label file. Their numbers
+    overlap with CityFlow's and mean other vehicles and cameras, which the domain "sim"
+    tells apart. The further attributes (colour, type, orientation, light, camera) are
+    not used.
+
+    Args:
+        root: the folder of the set, or one that holds it, or a flat folder of images.
+        images: the folder of images below `root`, such as "sys_image_train_tr" for a
+            translated copy; None takes image_train, sys_image_train or `root` itself.
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: all that is wrong with its files, the first 20 with their lines.
+    """
+    folder, place = _find(Path(root), images)
+    source = Source("vehiclex", folder, on_bad_image=on_bad_image, verify=verify)
+    labels = folder / "train_label.xml"
+    listed = (
+        _from_labels(source, labels, place)
+        if labels.exists()
+        else _from_names(source, place)
+    )
+    return source.finish(
+        {"train": listed}, Protocol("training only"), published=PUBLISHED, domain="sim"
+    )
+
+
+def _find(root: Path, images: str | None) -> tuple[Path, str]:
+    places = ("image_train", "sys_image_train") if images is None else (images,)
+    for folder in (root, *(root / below for below in FOLDERS)):
+        for place in places:
+            if (folder / place).is_dir():
+                return folder, place
+    if images is None and any(NAME.fullmatch(p.name) for p in root.glob("*.jpg")):
+        return root, ""
+    raise missing(
+        "the simulation set",
+        root,
+        f"{' or '.join(places)} or images named like 0001_c001_1.jpg",
+        OBTAIN,
+    )
+
+
+def _from_labels(source: Source, labels: Path, place: str) -> list[Listed]:
+    listed = []
+    for line, attributes in read_items(labels, source.problems):
+        name = attributes.get("imageName", "")
+        camera = attributes.get("cameraID", "").removeprefix("c")
+        listed.append(
+            Listed(
+                f"{place}/{name}" if place else name,
+                source.number(
+                    attributes.get("vehicleID", ""), "vehicleID", labels, line
+                ),
+                source.number(camera, "cameraID", labels, line),
+                file=labels.name,
+                line=line,
+            )
+        )
+    return sorted(listed)
+
+
+def _from_names(source: Source, place: str) -> list[Listed]:
+    listed, strange = [], 0
+    for path in sorted((source.root / place).glob("*.jpg")):
+        match = NAME.fullmatch(path.name)
+        if match is None:
+            strange += 1
+            continue
+        name = f"{place}/{path.name}" if place else path.name
+        listed.append(Listed(name, int(match[1]), int(match[2]), file=name))
+    source.notes.append(
+        "no train_label.xml: identity and camera are those of the names"
+    )
+    if strange:
+        source.notes.append(f"{strange} file(s) of another name are left out")
+    return listed

@@ -1,0 +1,165 @@
+"""VeRi-776: identity and camera are those of the file names."""
+
+import re
+from pathlib import Path
+
+from dex_jax._checks import check_choice
+from dex_jax.data._label_files import read_items, read_lines, whole_number
+from dex_jax.data._records import UNKNOWN, Protocol, ReidData
+from dex_jax.data._source import Listed, Source, find_root
+
+OBTAIN = "Its authors give it out on request by e-mail (non-commercial use)."
+FOLDERS = ("VeRi", "VeRi_with_plate")
+NAME = re.compile(r"(\d{4})_c(\d{3})_\d{8}_\d+\.jpg")
+PUBLISHED = {
+    "train images": 37_778,
+    "train identities": 576,
+    "train cameras": 20,
+    "query images": 1_678,
+    "gallery images": 11_579,
+    "gallery identities": 200,
+    "gallery cameras": 19,
+    "gallery tracklets": 2_021,
+}
+
+
+def load_veri776(
+    root: str | Path,
+    *,
+    protocol: str = "image",
+    on_bad_image: str = "error",
+    verify: bool = False,
+) -> ReidData:
+    """Reads VeRi-776.
+
+    The label files lack some training images and the names tell identity and camera,
+    so names decide. The published gallery holds the query images themselves; they
+    stay, and the camera rule leaves them out of each ranking. Where the folder has
+    gt_index.txt and jk_index.txt, that rule is checked against them. Training images
+    have no track file: one (identity, camera) is one track.
+
+    Args:
+        root: the folder with name_train.txt, or one that holds it.
+        protocol: "image" (each query ranks images) or "track" (it ranks the gallery's
+            tracks); papers use both.
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: all that is wrong with its files, the first 20 with their lines.
+    """
+    check_choice(protocol, "protocol", ("image", "track"))
+    marks = ("name_train.txt", "name_test.txt", "name_query.txt", "image_train")
+    folder = find_root("VeRi-776", root, marks, FOLDERS, OBTAIN)
+    source = Source("veri776", folder, on_bad_image=on_bad_image, verify=verify)
+    sides = {
+        "train": _side(source, "train"),
+        "query": [i._replace(tracklet=UNKNOWN) for i in _side(source, "query")],
+        "gallery": _with_tracks(source, _side(source, "test")),
+    }
+    _note_labels(source, sides["train"])
+    _check_index(source, "gt_index.txt", sides["query"], sides["gallery"], same=False)
+    _check_index(source, "jk_index.txt", sides["query"], sides["gallery"], same=True)
+    unit = {"image": "image", "track": "tracklet"}[protocol]
+    rule = Protocol(f"VeRi-776 image-to-{protocol}", True, gallery_unit=unit)
+    return source.finish(sides, rule, published=PUBLISHED)
+
+
+def _side(source: Source, side: str) -> list[Listed]:
+    listing = source.root / f"name_{side}.txt"
+    images = []
+    for number, fields in read_lines(listing):
+        match = NAME.fullmatch(fields[0])
+        if match is None:
+            expected = "a name like 0001_c001_00000001_0.jpg"
+            source.problems.add(
+                "not an image of VeRi-776",
+                listing,
+                line=number,
+                value=fields[0],
+                expected=expected,
+            )
+            continue
+        identity, camera = int(match[1]), int(match[2])
+        images.append(
+            Listed(
+                f"image_{side}/{fields[0]}",
+                identity,
+                camera,
+                identity * 1000 + camera,
+                listing.name,
+                number,
+            )
+        )
+    return images
+
+
+def _with_tracks(source: Source, gallery: list[Listed]) -> list[Listed]:
+    names = ("test_track.txt", "test_track_VeRi.txt")
+    path = next((p for n in names if (p := source.root / n).exists()), None)
+    if path is None:
+        source.notes.append(
+            "no test_track.txt: one (identity, camera) of the gallery is one track"
+        )
+        return gallery
+    known = {image.name.removeprefix("image_test/") for image in gallery}
+    tracks: dict[str, int] = {}
+    for number, fields in read_lines(path):
+        # A line may begin with the label of its track.
+        members = fields if fields[0] in known else fields[1:]
+        for name in members:
+            if name not in known:
+                kind = "track of an image that is not listed"
+                source.problems.add(kind, path, line=number, value=name)
+            elif tracks.setdefault(name, number) != number:
+                kind = "image in two tracks"
+                source.problems.add(kind, path, line=number, value=name)
+    alone = len(known) - len(tracks)
+    if alone:
+        source.notes.append(f"{alone} gallery image(s) are in no track and stand alone")
+    return [
+        image._replace(
+            tracklet=tracks.get(image.name.removeprefix("image_test/"), UNKNOWN)
+        )
+        for image in gallery
+    ]
+
+
+def _note_labels(source: Source, train: list[Listed]) -> None:
+    path = source.root / "train_label.xml"
+    if path.exists():
+        labelled = {
+            f"image_train/{item.attributes.get('imageName', '')}"
+            for item in read_items(path, source.problems)
+        }
+        lacking = sum(image.name not in labelled for image in train)
+        if lacking:
+            source.notes.append(
+                f"{path.name} lacks {lacking} training image(s); the names decide"
+            )
+
+
+def _check_index(
+    source: Source, name: str, query: list[Listed], gallery: list[Listed], *, same: bool
+) -> None:
+    path = source.root / name
+    if not path.exists():
+        return
+    lines = read_lines(path, blank=True)
+    if len(lines) < len(query):
+        source.notes.append(f"{name}: {len(lines)} lines for {len(query)} queries")
+    rows: dict[int, list[tuple[int, int]]] = {}
+    for row, image in enumerate(gallery, start=1):
+        rows.setdefault(image.identity, []).append((row, image.camera))
+    for image, (number, fields) in zip(query, lines, strict=False):
+        expected = {
+            row
+            for row, camera in rows.get(image.identity, [])
+            if (camera == image.camera) == same
+        }
+        if {whole_number(field) for field in fields} != expected:
+            source.notes.append(
+                f"{name}, line {number}: differs from the camera rule for {image.name}"
+            )
+            return

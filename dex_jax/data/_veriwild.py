@@ -1,0 +1,108 @@
+"""VERI-Wild: three test sizes, one query for each identity."""
+
+from pathlib import Path
+
+from dex_jax._checks import check_choice
+from dex_jax.data._label_files import read_lines, whole_number
+from dex_jax.data._records import UNKNOWN, Protocol, ReidData
+from dex_jax.data._source import Listed, Source, find_root
+
+OBTAIN = "Its authors give it out under their terms (non-commercial use)."
+FOLDERS = ("VERI-Wild", "VeRI-Wild")
+SIZES = {"small": 3_000, "medium": 5_000, "large": 10_000}
+GALLERY = {"small": 41_861, "medium": 69_389, "large": 138_517}
+LISTS = "train_test_split"
+
+
+def load_veriwild(
+    root: str | Path,
+    *,
+    size: str = "small",
+    on_bad_image: str = "error",
+    verify: bool = False,
+) -> ReidData:
+    """Reads VERI-Wild.
+
+    Cameras are those of vehicle_info.txt (or a third column of newer lists): the
+    protocol needs them. The published gallery holds the query images themselves; they
+    stay, and the camera rule leaves them out of each ranking.
+
+    Args:
+        root: the folder with train_test_split and images, or one that holds it.
+        size: "small" (3,000 identities), "medium" (5,000) or "large" (10,000).
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
+
+    Raises:
+        FileNotFoundError: the set is not there.
+        ValueError: all that is wrong with its files, the first 20 with their lines.
+    """
+    check_choice(size, "size", tuple(SIZES))
+    folder = find_root("VERI-Wild", root, (LISTS, "images"), FOLDERS, OBTAIN)
+    source = Source("veriwild", folder, on_bad_image=on_bad_image, verify=verify)
+    cameras = _cameras(source)
+    identities = SIZES[size]
+    sides = {
+        "train": _read(source, ("train_list", "train_list_start0"), cameras),
+        "query": _read(
+            source, (f"test_{identities}_query", f"test_{identities}_id_query"), cameras
+        ),
+        "gallery": _read(
+            source, (f"test_{identities}", f"test_{identities}_id"), cameras
+        ),
+    }
+    published = {
+        "train images": 277_797,
+        "train identities": 30_671,
+        "query images": identities,
+        "gallery images": GALLERY[size],
+        "gallery identities": identities,
+    }
+    protocol = Protocol(f"VERI-Wild {size}", True)
+    return source.finish(sides, protocol, published=published)
+
+
+def _read(
+    source: Source, names: tuple[str, ...], cameras: dict[str, int]
+) -> list[Listed]:
+    paths = [source.root / LISTS / f"{name}.txt" for name in names]
+    path = next((p for p in paths if p.exists()), None)
+    if path is None:
+        raise FileNotFoundError(f"{paths[0]}: missing list of VERI-Wild")
+    images = []
+    for number, fields in read_lines(path):
+        # 99001/990001[.jpg] [label from 0] [camera]; the folder is the identity.
+        stem = fields[0].removesuffix(".jpg")
+        identity = whole_number(stem.split("/")[0])
+        if identity is None or stem.count("/") != 1 or len(fields) > 3:
+            source.problems.add(
+                "not an image of VERI-Wild",
+                path,
+                line=number,
+                value=" ".join(fields),
+                expected="identity/image",
+            )
+            continue
+        camera = cameras.get(stem, UNKNOWN)
+        if len(fields) == 3:
+            camera = source.number(fields[2], "camera", path, number)
+        if camera == UNKNOWN:
+            kind = "camera unknown (vehicle_info.txt has it)"
+            source.problems.add(kind, path, line=number, value=stem)
+        name = f"images/{stem}.jpg"
+        images.append(Listed(name, identity, camera, file=path.name, line=number))
+    return images
+
+
+def _cameras(source: Source) -> dict[str, int]:
+    path = source.root / LISTS / "vehicle_info.txt"
+    cameras: dict[str, int] = {}
+    if path.exists():
+        for number, fields in read_lines(path, separator=";"):
+            camera = whole_number(fields[1]) if len(fields) > 1 else None
+            if camera is not None:
+                cameras[fields[0].removesuffix(".jpg")] = camera
+            elif number > 1:  # the first line may be a header
+                kind = "camera is not a number"
+                source.problems.add(kind, path, line=number, value=";".join(fields))
+    return cameras
