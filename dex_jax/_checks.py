@@ -112,7 +112,7 @@ def _narrow(*arrays: jax.Array | np.ndarray) -> list[jax.Array]:
         a for a in arrays if a.dtype.itemsize >= 4 and a.dtype != np.int32 and a.size
     ]
     if is_concrete(*arrays) and any(
-        int(a.min()) < limits.min or int(a.max()) > limits.max for a in wide
+        np.min(v) < limits.min or np.max(v) > limits.max for v in map(np.asarray, wide)
     ):
         values = np.concatenate([np.asarray(a).astype(object) for a in arrays])
         known, ranks = np.unique(values, return_inverse=True)

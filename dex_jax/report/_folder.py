@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table as ScreenTable
@@ -16,10 +16,29 @@ from rich.table import Table as ScreenTable
 import dex_jax
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._figures import (
+    bars_figure,
+    camera_figure,
+    cmc_figure,
+    error_figure,
+    save_figure,
+    sweep_figure,
+    to_svg,
+)
+from dex_jax.report._page import best_chain, render_page
+from dex_jax.report._ranks import (
+    explain,
+    explain_figure,
+    headline_queries,
+    ranks_figure,
+)
 from dex_jax.report._results import Result
 from dex_jax.report._statistics import Comparison
 from dex_jax.report._sweep import Swept
 from dex_jax.report._tables import compare, screen_table, write_query_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE, FIGURES_FILE = "index.html", "report.json"
 
@@ -85,6 +104,33 @@ class Report:
     def screen(self) -> ScreenTable:
         """Returns the table for the terminal."""
         return screen_table(self.title, self.results, self.comparisons())
+
+    def explain(self, query: int, *, chain: int | None = None) -> "Figure":
+        """Draws why images rise or fall for a query.
+
+        Args:
+            query: its row.
+            chain: which result; the one of the highest mAP by default.
+
+        Returns:
+            A matplotlib figure: the first images of both lists with their ranks before
+            and after, which are reciprocal neighbours, and the tracklets' shares in
+            the expanded query.
+
+        Raises:
+            ValueError: no such query or result.
+        """
+        queries = len(self.file.query_names)
+        if not 0 <= query < queries:
+            raise ValueError(f"query: expected a row below {queries}, got {query}")
+        chain = best_chain(self.results) if chain is None else chain
+        if not 0 <= chain < len(self.results):
+            raise ValueError(
+                f"chain: expected a row below {len(self.results)}, got {chain}"
+            )
+        after = self.results[chain]
+        found = explain(self.file, after, query)
+        return explain_figure(self.file, self.protocol, after, found, self.images)
 
     def record(self) -> dict[str, Any]:
         """Returns the content of `report.json`."""
@@ -169,6 +215,51 @@ def _write_files(report: Report, folder: Path, say: Callable[[str], object]) -> 
     text = json.dumps(report.record(), indent=1, allow_nan=False, default=_plain)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
     write_query_csv(folder / "queries.csv", report.file, report.results)
+    figures = _figures(report)
+    for name, (_, figure) in figures.items():
+        save_figure(figure, folder, name)
+    page = render_page(
+        title=report.title,
+        lines=report.lines(),
+        file=report.file,
+        protocol=report.protocol,
+        results=report.results,
+        comparisons=report.comparisons(),
+        figures={caption: to_svg(figure) for caption, figure in figures.values()},
+        images=report.images,
+        say=say,
+    )
+    (folder / PAGE).write_text(page, encoding="utf-8")
+    best = report.results[best_chain(report.results)]
+    if report.images is not None:
+        pair = (report.results[0], best)
+        queries = headline_queries(*pair)
+        figure = ranks_figure(
+            report.file, report.protocol, pair, report.images, queries
+        )
+        save_figure(figure, folder, "ranks")
+    for query in report.explained:
+        save_figure(report.explain(query), folder, f"explain_{query:06d}")
+
+
+def _figures(report: Report) -> dict[str, tuple[str, "Figure"]]:
+    """File name -> caption and figure, of those the results allow."""
+    results, figures = report.results, {}
+    if results[0].scored is not None:
+        figures["map"] = ("mAP of every chain", bars_figure(results))
+        figures["cmc"] = ("CMC curves", cmc_figure(results))
+    if results[0].verification is not None:
+        figures["errors"] = (
+            "False matches and false non-matches",
+            error_figure(results),
+        )
+    shown = dict.fromkeys([results[0], results[best_chain(results)]])
+    matrices = [(r.row.label, r.cameras) for r in shown if r.cameras is not None]
+    if matrices:
+        figures["cameras"] = ("mAP by pair of cameras", camera_figure(matrices))
+    if report.sweep is not None:
+        figures["sweep"] = ("Sweep", sweep_figure(report.sweep))
+    return figures
 
 
 def _record(result: Result, comparison: Comparison | None) -> dict[str, Any]:
@@ -192,6 +283,16 @@ def _record(result: Result, comparison: Comparison | None) -> dict[str, Any]:
         }
     if comparison is not None:
         record["against_baseline"] = comparison._asdict()
+    if result.cameras is not None:
+        record["cameras"] = {
+            "query": result.cameras.query_cameras,
+            "gallery": result.cameras.gallery_cameras,
+            "mAP": [
+                [None if np.isnan(x) else round(float(x), 6) for x in row]
+                for row in result.cameras.mean_ap
+            ],
+            "queries": result.cameras.queries.tolist(),
+        }
     if result.verification is not None:
         found = result.verification
         record["verification"] = {

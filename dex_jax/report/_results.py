@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from dex_jax import metrics
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._cameras import CameraMatrix, camera_matrix
+from dex_jax.report._labels import pair_scores, protocol_labels
 from dex_jax.report._paper import Row
 from dex_jax.report._statistics import Interval, mean_interval
 from dex_jax.report._verification import Verification, verify
@@ -46,6 +48,7 @@ class Result:
         scores: float32 `[Q, K]`.
         seconds: time of the chain, compilation included.
         verification: thresholds; None without labels or dense scores.
+        cameras: mAP by pair of cameras; None without cameras or dense scores.
         note: what a reader of the figures must know, empty if nothing.
     """
 
@@ -56,6 +59,7 @@ class Result:
     scores: np.ndarray
     seconds: float
     verification: Verification | None = None
+    cameras: CameraMatrix | None = None
     note: str = ""
 
 
@@ -88,12 +92,13 @@ def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
     interval = mean_interval(
         scored.average_precision[scored.valid], file.query_identities[scored.valid]
     )
-    verification = (
-        verify(*pair_scores(ranked, file, protocol))
-        if isinstance(ranked, np.ndarray)
-        else None
+    verification = cameras = None
+    if isinstance(ranked, np.ndarray):
+        verification = verify(*pair_scores(ranked, file, protocol))
+        cameras = camera_matrix(ranked, file, protocol)
+    return Result(
+        row, scored, interval, ids, scores, seconds, verification, cameras, note
     )
-    return Result(row, scored, interval, ids, scores, seconds, verification, note)
 
 
 def rank_all(file: EmbeddingFile, chain: str) -> tuple[np.ndarray | Ranking, Ranking]:
@@ -151,7 +156,7 @@ def score(
         ValueError: no identities, cameras that the protocol needs are missing, or no
             query has a positive.
     """
-    labels = _labels(file, protocol)
+    labels = protocol_labels(file, protocol)
     found = metrics.evaluate(
         ranked, **labels, top=protocol.top, ap_denominator=protocol.ap_denominator
     )
@@ -171,58 +176,3 @@ def score(
         np.asarray(found.valid),
         over_100,
     )
-
-
-def counted_pairs(
-    file: EmbeddingFile, protocol: Protocol, query: slice | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tells which gallery images count for some queries, and which are positives.
-
-    Args:
-        file: with identities.
-        protocol: whether same-camera images are removed.
-        query: which M queries.
-
-    Returns:
-        `(counted, positive)`, bool `[M, G]` each; a positive is always counted.
-    """
-    labels = _labels(file, protocol)
-    identity = labels["query_identities"][query, None]
-    same = identity == labels["gallery_identities"][None]
-    counted = (identity != -1) & (labels["gallery_identities"] != -1)[None]
-    if "query_cameras" in labels:
-        camera = labels["query_cameras"][query, None]
-        near = (camera == labels["gallery_cameras"][None]) & (camera != -1)
-        counted = counted & ~(same & near)
-    return counted, same & counted
-
-
-def pair_scores(
-    scores: np.ndarray, file: EmbeddingFile, protocol: Protocol
-) -> tuple[np.ndarray, np.ndarray]:
-    """Splits scores `[Q, G]` into those of one vehicle and those of two."""
-    genuine, impostor = [], []
-    for start in range(0, len(scores), 64):
-        block = slice(start, start + 64)
-        counted, positive = counted_pairs(file, protocol, block)
-        genuine.append(scores[block][positive])
-        impostor.append(scores[block][counted & ~positive])
-    return np.concatenate(genuine), np.concatenate(impostor)
-
-
-def _labels(file: EmbeddingFile, protocol: Protocol) -> dict[str, Any]:
-    if file.query_identities is None or file.gallery_identities is None:
-        raise ValueError("identities: are needed to score; the embeddings have none")
-    labels: dict[str, Any] = {
-        "query_identities": file.query_identities,
-        "gallery_identities": file.gallery_identities,
-    }
-    if protocol.remove_same_camera:
-        if file.query_cameras is None or file.gallery_cameras is None:
-            raise ValueError(
-                f"cameras: the protocol {protocol.name!r} removes images of the "
-                "query's camera, and the embeddings have no cameras"
-            )
-        labels["query_cameras"] = file.query_cameras
-        labels["gallery_cameras"] = file.gallery_cameras
-    return labels

@@ -1,0 +1,69 @@
+"""The first images of every list, as a person is shown them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report._labels import counted_pairs
+from dex_jax.report._results import Result
+
+WRONG, RIGHT, JUNK, UNKNOWN = "0123"
+# Junk images that are shown among the first ten; more would push the ranks out.
+_JUNK_SHOWN = 3
+
+
+class Shown(NamedTuple):
+    """One query's list under one chain.
+
+    Attributes:
+        ids: gallery rows, best first: ten that count and a few that do not.
+        kinds: a letter for each: wrong, right, junk, or unknown without labels.
+        first_hit: rank of the first right image, 0 where the first 100 have none.
+    """
+
+    ids: list[int]
+    kinds: str
+    first_hit: int
+
+
+def shown_lists(
+    result: Result, file: EmbeddingFile, protocol: Protocol, *, length: int = 10
+) -> list[Shown]:
+    """Picks what is shown of each query's list.
+
+    Args:
+        result: a chain's ranks.
+        file: the labels.
+        protocol: which images count.
+        length: images that count, per list.
+
+    Returns:
+        One entry a query.
+    """
+    if file.query_identities is None:
+        return [Shown(ids[:length].tolist(), UNKNOWN * length, 0) for ids in result.ids]
+    lists = []
+    for start in range(0, len(result.ids), 64):
+        rows = slice(start, start + 64)
+        counted, positive = counted_pairs(file, protocol, rows)
+        for query, ids in enumerate(result.ids[rows]):
+            counts, hits = counted[query, ids], positive[query, ids]
+            rank, junk = np.cumsum(counts), np.cumsum(~counts)
+            first = int(rank[hits.argmax()]) if hits.any() else 0
+            keep = (rank <= length) & (counts | (junk <= _JUNK_SHOWN))
+            kinds = np.where(hits, RIGHT, np.where(counts, WRONG, JUNK))[keep]
+            lists.append(Shown(ids[keep].tolist(), "".join(kinds), first))
+    return lists
+
+
+def positives(file: EmbeddingFile, protocol: Protocol) -> list[int]:
+    """Counts the gallery images that each query should find."""
+    if file.query_identities is None:
+        return [0] * len(file.query_names)
+    return [
+        int(count)
+        for start in range(0, len(file.query_names), 64)
+        for count in counted_pairs(file, protocol, slice(start, start + 64))[1].sum(1)
+    ]
