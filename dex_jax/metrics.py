@@ -13,7 +13,7 @@ from dex_jax._checks import (
     check_paired_ids,
     is_concrete,
 )
-from dex_jax.rerank._embeddings import Ranking
+from dex_jax.rerank._embeddings import Ranking, best
 
 # Queries a block: [8, G] scores stay in the cache for every positive counted.
 _QUERIES = 8
@@ -271,10 +271,7 @@ def _count_ahead(
     # Minus infinity marks what is removed; a score of minus infinity stays above it.
     rows = jnp.maximum(rows, jnp.finfo(rows.dtype).min)
     rows = jnp.where(kept, rows, -jnp.inf)  # [b, G]
-    # The barrier keeps top_k from being merged with its users into a full sort.
-    level, place = jax.lax.optimization_barrier(
-        jax.lax.top_k(jnp.where(positive, rows, -jnp.inf), width)
-    )  # [b, width], equal scores in gallery order
+    place, level = best(jnp.where(positive, rows, -jnp.inf), width)  # [b, width]
     piece = -(-G // _PIECES)
     pad = piece * _PIECES - G
     rows = jnp.pad(rows, ((0, 0), (0, pad)), constant_values=-jnp.inf)

@@ -181,9 +181,10 @@ def _scores(
 
 
 def _top(scores: jax.Array, k: int) -> Neighbors:
-    # Without the barrier a later slice of the result turns top_k into a full sort.
-    values, ids = lax.optimization_barrier(lax.top_k(scores, k))
-    return Neighbors(ids, values)
+    values, ids = lax.top_k(scores, k)
+    # Without barriers a later slice of the result turns top_k into a full sort; one
+    # barrier over both is more than the compiler can partition over a mesh.
+    return Neighbors(lax.optimization_barrier(ids), lax.optimization_barrier(values))
 
 
 def _write(found: Neighbors, block: Neighbors, start: jax.Array) -> Neighbors:

@@ -66,9 +66,10 @@ def best(scores: jax.Array, k: int) -> Ranking:
     """`top_k` without checks, for use inside the package."""
     # top_k alone would put 0.0 before -0.0, which are equal.
     scores = jnp.where(scores == 0, 0, scores)
-    # Without the barrier a later slice of the result turns top_k into a full sort.
-    values, ids = lax.optimization_barrier(lax.top_k(scores, k))
-    return Ranking(ids, values)
+    values, ids = lax.top_k(scores, k)
+    # Without barriers a later slice of the result turns top_k into a full sort; one
+    # barrier over both is more than the compiler can partition over a mesh.
+    return Ranking(lax.optimization_barrier(ids), lax.optimization_barrier(values))
 
 
 def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
