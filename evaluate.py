@@ -66,7 +66,7 @@ def evaluate(flags: argparse.Namespace) -> None:
         write_submission(flags.submission, file, rows[-1].chain)
     swept = report.sweep(file, grid, protocol) if grid else None
     found = report.Report(
-        title=table.title,
+        title=f"{source.name}: {table.title}",
         file=file,
         protocol=protocol,
         results=results,
@@ -76,7 +76,7 @@ def evaluate(flags: argparse.Namespace) -> None:
         sweep=swept,
         explained=tuple(explained),
     )
-    console = Console(width=max(Console().width, 100))
+    console = Console(width=max(Console().width, 110))
     console.print(found.screen())
     for line in found.lines():
         console.print(line)

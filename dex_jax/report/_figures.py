@@ -60,17 +60,19 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float, *, row_gap: float = 0.04) -> "Figure":
     """Makes an empty figure that no global state knows of, sizes in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    engine = ConstrainedLayoutEngine(h_pad=row_gap)
+    return Figure(figsize=(width, height), layout=engine)
 
 
-def save_figure(figure: "Figure", folder: Path, name: str) -> None:
+def save_figure(figure: "Figure", folder: Path, name: str, *, dpi: int = 160) -> None:
     """Writes `name.png` and `name.pdf`."""
     with style():
-        figure.savefig(folder / f"{name}.png", dpi=160)
+        figure.savefig(folder / f"{name}.png", dpi=dpi)
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 

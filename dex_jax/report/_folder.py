@@ -237,9 +237,9 @@ def _write_files(report: Report, folder: Path, say: Callable[[str], object]) -> 
         figure = ranks_figure(
             report.file, report.protocol, pair, report.images, queries
         )
-        save_figure(figure, folder, "ranks")
+        save_figure(figure, folder, "ranks", dpi=100)
     for query in report.explained:
-        save_figure(report.explain(query), folder, f"explain_{query:06d}")
+        save_figure(report.explain(query), folder, f"explain_{query:06d}", dpi=100)
 
 
 def _figures(report: Report) -> dict[str, tuple[str, "Figure"]]:

@@ -10,7 +10,7 @@ from dex_jax.embeddings import EmbeddingFile
 from dex_jax.report._figures import new_figure, style
 from dex_jax.report._labels import counted_pairs
 from dex_jax.report._results import Result
-from dex_jax.report._shown import JUNK, RIGHT, UNKNOWN, WRONG, shown_lists
+from dex_jax.report._shown import JUNK, RIGHT, UNKNOWN, WRONG, Shown, shown_lists
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,25 +55,45 @@ def ranks_figure(
         queries: rows to draw.
     """
     lists = [shown_lists(result, file, protocol) for result in pair]
-    columns = max(len(chain[q].ids) for chain in lists for q in queries)
     with style():
-        figure = new_figure(1.6 + 0.92 * columns, 2.25 * len(queries))
+        # Room above each row for its heading, which takes no part in the layout.
+        figure = new_figure(11, 2.6 * len(queries), row_gap=0.1)
         grid = figure.add_gridspec(
-            2 * len(queries), columns + 2, width_ratios=[1.9, 0.12, *[1] * columns]
+            2 * len(queries), 12, width_ratios=[1.9, 0.1, *[1] * 10]
         )
         for row, query in enumerate(queries):
             axes = figure.add_subplot(grid[2 * row : 2 * row + 2, 0])
             _picture(axes, images["query"][query], QUERY_TONE)
-            axes.set_title(f"query {_tags(file, 'query', query)}", fontsize=9)
+            _head(axes, f"query {_tags(file, 'query', query)}")
             for line, (result, chain) in enumerate(zip(pair, lists, strict=True)):
-                for column, image in enumerate(chain[query].ids):
-                    axes = figure.add_subplot(grid[2 * row + line, column + 2])
-                    tone = TONES.get(chain[query].kinds[column], "#cccccc")
-                    _picture(axes, images["gallery"][image], tone)
-                    axes.set_xlabel(_tags(file, "gallery", image), fontsize=6.5)
-                    if column == 0:
-                        axes.set_title(_heading(result, query), fontsize=9)
+                _draw_list(
+                    [
+                        figure.add_subplot(grid[2 * row + line, 2 + i])
+                        for i in range(10)
+                    ],
+                    chain[query],
+                    _heading(result, query),
+                    file,
+                    images["gallery"],
+                )
     return figure
+
+
+def _draw_list(
+    places: Sequence["Axes"],
+    shown: Shown,
+    heading: str,
+    file: EmbeddingFile,
+    images: Images,
+) -> None:
+    """Draws the images that count; those of the query's camera would hide them."""
+    kept = [i for i, kind in enumerate(shown.kinds) if kind != JUNK]
+    _head(places[0], heading)
+    for axes, i in zip(places, kept, strict=False):
+        _picture(axes, images[shown.ids[i]], TONES.get(shown.kinds[i], "#cccccc"))
+        axes.set_xlabel(_tags(file, "gallery", shown.ids[i]), fontsize=6.5)
+    for axes in places[len(kept) :]:
+        axes.set_axis_off()
 
 
 class Explanation(NamedTuple):
@@ -148,38 +168,42 @@ def explain_figure(
     images: Mapping[str, Images] | None,
 ) -> "Figure":
     """Draws an `Explanation`: the images with their moves, the tracklets' shares."""
-    columns = max(10, -(-len(found.ids) // 2))
-    kinds = _kinds(file, protocol, found)
+    kinds = dict(zip(found.ids, _kinds(file, protocol, found), strict=True))
+    ranks = np.array([found.before, found.after])  # [2, K]
+    pixels = None if images is None else images["gallery"]
     with style():
-        figure = new_figure(2.2 + 1.05 * columns, 6.6)
+        figure = new_figure(13, 5.6)
         grid = figure.add_gridspec(
-            3,
-            columns + 1,
-            width_ratios=[1.7, *[1] * columns],
-            height_ratios=[1, 1, 0.9],
+            3, 12, width_ratios=[1.9, 0.1, *[1] * 10], height_ratios=[1, 1, 0.62]
         )
         axes = figure.add_subplot(grid[0:2, 0])
-        _picture(
-            axes, None if images is None else images["query"][found.query], QUERY_TONE
-        )
-        axes.set_title(f"query {_tags(file, 'query', found.query)}", fontsize=9)
+        query_pixels = None if images is None else images["query"][found.query]
+        _picture(axes, query_pixels, QUERY_TONE)
+        _head(axes, f"query {_tags(file, 'query', found.query)}")
         axes.set_xlabel(file.query_names[found.query], fontsize=7)
-        for place, image in enumerate(found.ids):
-            axes = figure.add_subplot(grid[place // columns, 1 + place % columns])
-            pixels = None if images is None else images["gallery"][image]
-            _picture(axes, pixels, TONES.get(kinds[place], "#cccccc"))
-            to = found.after[place] or ">100"
-            mutual = "mutual" if found.reciprocal[place] else "one-sided"
-            axes.set_title(f"{found.before[place]} \u2192 {to}", fontsize=9)
-            axes.set_xlabel(
-                f"cos {found.cosine[place]:.2f}, {mutual}\n"
-                f"{_tags(file, 'gallery', image)}",
-                fontsize=6.5,
-            )
+        for line in range(2):
+            first = np.where(ranks[line] == 0, np.inf, ranks[line]).argsort()[:10]
+            for column, place in enumerate(first):
+                axes = figure.add_subplot(grid[line, 2 + column])
+                image = found.ids[place]
+                _picture(
+                    axes,
+                    None if pixels is None else pixels[image],
+                    TONES.get(kinds[image], "#cccccc"),
+                )
+                start, end = ranks[:, place]
+                _head(axes, f"{start} \u2192 {end or '>100'}")
+                mutual = "mutual" if found.reciprocal[place] else "one-sided"
+                axes.set_xlabel(
+                    f"cos {found.cosine[place]:.2f}, {mutual}\n"
+                    f"{_tags(file, 'gallery', image)}",
+                    fontsize=6.5,
+                )
         _draw_shares(figure.add_subplot(grid[2, :]), file, found)
         figure.suptitle(
-            f"Why: rank by cosine \u2192 rank after {after.row.label}; mutual = each "
-            f"among the other's {_RECIPROCAL_K} nearest",
+            f"Above: nearest by cosine. Below: first after {after.row.label}. "
+            f"Rank before \u2192 after; mutual: each among the other's "
+            f"{_RECIPROCAL_K} nearest",
             fontsize=10,
         )
     return figure
@@ -199,6 +223,8 @@ def _draw_shares(axes: "Axes", file: EmbeddingFile, found: Explanation) -> None:
     axes.bar(places, [100 * share for share in found.shares], color=tones)
     axes.set_xticks(places, [f"t{tracklet}" for tracklet in found.tracklets])
     axes.set_ylabel("share, %")
+    axes.set_xlim(-0.6, max(len(found.tracklets), 10) - 0.4)
+    axes.grid(visible=False, axis="x")
     axes.set_title(
         f"Tracklets that DEx adds to the query (k {_EXPANSION_K}, "
         f"alpha {_EXPANSION_ALPHA:g}; green: the vehicle itself)",
@@ -252,6 +278,14 @@ def _tags(file: EmbeddingFile, side: str, row: int) -> str:
     return " \u00b7 ".join(parts)
 
 
+def _head(axes: "Axes", text: str) -> None:
+    """A heading that may be wider than its picture and moves nothing."""
+    label = axes.text(
+        0, 1.07, text, fontsize=9, weight="bold", transform=axes.transAxes
+    )
+    label.set_in_layout(False)
+
+
 def _picture(axes: "Axes", pixels: np.ndarray | None, tone: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -262,7 +296,6 @@ def _picture(axes: "Axes", pixels: np.ndarray | None, tone: str) -> None:
         axes.imshow(pixels, interpolation="lanczos")
     for spine in axes.spines.values():
         spine.set(visible=True, color=tone, linewidth=3)
-    axes.title.set_color("#212529")
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

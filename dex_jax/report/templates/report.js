@@ -106,7 +106,10 @@
       hitBox.setAttribute("aria-label", (kind === 2 ? "" : "rank " + rank + ": ") + text);
       hitBox.append(picture(queries + gallery, data.gallery.names[gallery]));
       if (marks[kind]) hitBox.append(make("em", "", marks[kind]));
-      hitBox.append(make("span", "", (kind === 2 ? "" : rank + "  ") + tags(data.gallery, gallery)));
+      const caption = make("span");
+      if (kind !== 2) caption.append(make("b", "", String(rank)));
+      caption.append(tags(data.gallery, gallery));
+      hitBox.append(caption);
       hitBox.addEventListener("click", () => {
         let detail = card.querySelector(".detail");
         if (!detail) card.append(detail = make("p", "detail"));
