@@ -1,5 +1,6 @@
 """The data sets by name."""
 
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable
@@ -56,7 +57,9 @@ def load(
     Args:
         name: one of these.
         root: where the set lies on this machine: its folder, or the manifest's file.
-        data_dir: where the embedded set is built, once.
+        data_dir: where the set is built once into ArrayRecord files and read from
+            thereafter; `root` may then be gone. None reads the files at `root` each
+            time (and keeps the embedded set in its default place).
         synthetic_root: a simulation set (see vehiclex) whose images are added to the
             training images; `mix` chooses among them.
         allow_overlap: accept training identities among the queries or the gallery.
@@ -83,25 +86,17 @@ def load(
     check_choice(name, "name", NAMES)
     if name == PROCEDURAL:
         data = _load_procedural(root, data_dir, options)
-    elif data_dir is not None:
-        raise ValueError(f"data_dir: {name} is read from root, got {data_dir}")
-    elif root is None:
-        raise ValueError(
-            f"root: {name} lies on your disk, say where; {PROCEDURAL!r} is the set "
-            "that needs nothing"
-        )
     else:
-        _check_options(name, LOADERS[name], options)
-        data = LOADERS[name](root, **options)
+        data = _load_from_disk(name, root, data_dir, options)
     if synthetic_root is not None:
-        synthetic = load_vehiclex(synthetic_root)
+        synthetic = _load_from_disk("vehiclex", synthetic_root, data_dir, {})
         data = replace(
             add_synthetic(data, synthetic.train),
             source=f"{data.source}+{synthetic.source}",
             notes=data.notes + tuple(f"synthetic: {n}" for n in synthetic.notes),
         )
-    for note in data.notes:
-        warnings.warn(f"{name}: {note}", stacklevel=2)
+    if data.notes:
+        warnings.warn(f"{name}: {'; '.join(data.notes)}", stacklevel=2)
     if not allow_overlap:
         _check_overlap(data)
     return data
@@ -120,6 +115,32 @@ def _load_procedural(
     loader: Callable[..., ReidData] = load_procedural
     _check_options(PROCEDURAL, loader, options)
     return loader(data_dir=data_dir, **options)
+
+
+def _load_from_disk(
+    name: str,
+    root: str | Path | None,
+    data_dir: str | Path | None,
+    options: dict[str, object],
+) -> ReidData:
+    loader = LOADERS[name]
+    _check_options(name, loader, options)
+    if data_dir is not None:
+        for module in ("tensorflow_datasets", "array_record"):
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(
+                    f"data_dir: a built set is kept by {module}, which is not "
+                    "installed; leave data_dir out to read the files at root"
+                )
+        from dex_jax.data._store import open_store  # slow to import
+
+        return open_store(name, loader, root=root, data_dir=data_dir, options=options)
+    if root is None:
+        raise ValueError(
+            f"root: {name} lies on your disk, say where; {PROCEDURAL!r} is the set "
+            "that needs nothing"
+        )
+    return loader(root, **options)
 
 
 def _check_options(

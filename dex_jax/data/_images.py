@@ -1,6 +1,7 @@
 """Image files, decoded when they are asked for."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,13 +42,24 @@ def decode(path: Path) -> np.ndarray:
         ValueError: it is empty, cut short or no image; names the file.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image file") from None
+    return decode_bytes(content, str(path))
+
+
+def decode_bytes(content: bytes, name: str) -> np.ndarray:
+    """Decodes the content of an image file to uint8 `[H, W, 3]`.
+
+    Raises:
+        ValueError: it is empty, cut short or no image; gives `name`.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        fault = "is empty" if _size(path) == 0 else f"cannot be decoded ({error})"
-        raise ValueError(f"{path}: image file {fault}") from error
+        fault = f"cannot be decoded ({error})" if content else "is empty"
+        raise ValueError(f"{name}: image file {fault}") from error
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

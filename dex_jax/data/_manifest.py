@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dex_jax._checks import check_choice
 from dex_jax.data._hold_out import REAL
-from dex_jax.data._images import ImageFiles, file_sizes, fingerprint
+from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
 from dex_jax.data._problems import Problems
-from dex_jax.data._records import UNKNOWN, ImageSubset, Protocol, ReidData, ReidSplit
+from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
 COLUMNS = ("path", "split", "identity", "camera", "tracklet", "domain")
 REQUIRED = ("path", "split")
@@ -41,6 +42,8 @@ def load_manifest(
     remove_same_camera: bool = False,
     top: int | None = None,
     ap_denominator: str = "positives",
+    on_bad_image: str = "error",
+    verify: bool = False,
 ) -> ReidData:
     """Reads a manifest: one line per image, in the order of embeddings and submissions.
 
@@ -56,6 +59,8 @@ def load_manifest(
         remove_same_camera: the protocol's rule; needs a camera in every scored row.
         top: the protocol's cut; None keeps the whole ranking.
         ap_denominator: "positives" or "min".
+        on_bad_image: "error" or "skip" (leave out and count).
+        verify: decode every image once, so that the error lists all bad ones.
 
     Returns:
         The data set; images are decoded when they are asked for.
@@ -77,23 +82,31 @@ def load_manifest(
     problems = Problems(f"manifest {path}")
     read = _read_parquet if path.suffix == ".parquet" else _read_csv
     rows = read(path, problems)
-    files = ImageFiles(
-        path.parent if image_root is None else image_root, [row.path for row in rows]
-    )
+    check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+    folder = path.parent if image_root is None else Path(image_root)
+    files = ImageFiles(folder, [row.path for row in rows])
     sizes = file_sizes(files)
-    _check_files(path, rows, sizes, problems)
+    skip = on_bad_image == "skip"
+    faults = find_faults(files, sizes, decode_all=verify or skip)
+    if not skip:
+        for i, fault in faults.items():
+            if rows[i].path:
+                _note(problems, fault, path, rows[i], "path")
     if remove_same_camera:
         _check_cameras(path, rows, problems)
     problems.check()
+    notes = ()
+    if skip and faults:
+        rows = [row for i, row in enumerate(rows) if i not in faults]
+        notes = (f"{len(faults)} image(s) are left out: absent or not to be decoded",)
     identities = _numbers((r.domain, r.identity) for r in rows)
     cameras = _numbers((r.domain, r.camera) for r in rows)
     sides = {}
     for name in SPLITS:
-        at = np.array([i for i, row in enumerate(rows) if row.split == name], np.int64)
-        mine = [rows[i] for i in at]
+        mine = [row for row in rows if row.split == name]
         tracklets = _numbers((r.domain, r.tracklet) for r in mine)
         sides[name] = ReidSplit(
-            ImageSubset(files, at),
+            ImageFiles(folder, [r.path for r in mine]),
             tuple(r.path for r in mine),
             _look_up(identities, [(r.domain, r.identity) for r in mine]),
             _look_up(cameras, [(r.domain, r.camera) for r in mine]),
@@ -111,28 +124,28 @@ def load_manifest(
         source=f"manifest-{content}",
         identity_names=tuple(_word(key) for key in identities),
         camera_names=tuple(_word(key) for key in cameras),
+        notes=notes,
     )
-
-
-def _check_files(
-    path: Path, rows: list[Row], sizes: np.ndarray, problems: Problems
-) -> None:
-    for i in np.flatnonzero(sizes <= 0):
-        kind = "file not found" if sizes[i] < 0 else "file is empty"
-        row = rows[i]
-        if row.path:
-            problems.add(kind, path, line=row.line, column="path", value=row.path)
 
 
 def _check_cameras(path: Path, rows: list[Row], problems: Problems) -> None:
     for row in rows:
         if row.split != "train" and not row.camera:
-            problems.add(
-                "camera unknown, remove_same_camera needs it",
-                path,
-                line=row.line,
-                column="camera",
-            )
+            kind = "camera unknown, remove_same_camera needs it"
+            _note(problems, kind, path, row, "camera")
+
+
+def _note(
+    problems: Problems, kind: str, path: Path, row: Row, column: str, expected: str = ""
+) -> None:
+    problems.add(
+        kind,
+        path,
+        line=row.line,
+        column=column,
+        value=getattr(row, column),
+        expected=expected,
+    )
 
 
 def _read_csv(path: Path, problems: Problems) -> list[Row]:
@@ -228,26 +241,24 @@ def _check_header(
 
 
 def _check_row(path: Path, row: Row, problems: Problems) -> None:
-    def add(kind: str, column: str, value: str, expected: str = "") -> None:
-        problems.add(
-            kind, path, line=row.line, column=column, value=value, expected=expected
-        )
+    def note(kind: str, column: str, expected: str = "") -> None:
+        _note(problems, kind, path, row, column, expected)
 
     posix, windows = PurePosixPath(row.path), PureWindowsPath(row.path)
     if not row.path:
-        add("empty path", "path", row.path)
+        note("empty path", "path")
     elif posix.is_absolute() or windows.drive:
-        add("absolute path", "path", row.path, "relative to the image root")
+        note("absolute path", "path", "relative to the image root")
     elif ".." in posix.parts or ".." in windows.parts:
-        add("path leaves the image root", "path", row.path, "no '..'")
+        note("path leaves the image root", "path", "no '..'")
     if row.split not in SPLITS:
-        add("unknown split", "split", row.split, "train, query or gallery")
+        note("unknown split", "split", "train, query or gallery")
     if not re.fullmatch(r"[a-z0-9_]+", row.domain):
-        add("bad domain", "domain", row.domain, "[a-z0-9_]+")
+        note("bad domain", "domain", "[a-z0-9_]+")
     if row.split == "train" and row.identity in ("", JUNK):
-        add("train row without identity", "identity", row.identity)
+        note("train row without identity", "identity")
     if row.split == "query" and row.identity == JUNK:
-        add("junk query", "identity", row.identity, "an identity or nothing")
+        note("junk query", "identity", "an identity or nothing")
 
 
 def _check_repeats(path: Path, rows: list[Row], problems: Problems) -> None:
@@ -255,13 +266,7 @@ def _check_repeats(path: Path, rows: list[Row], problems: Problems) -> None:
     for row in rows:
         line = first.setdefault((row.split, row.path), row.line)
         if row.path and line != row.line:
-            problems.add(
-                f"duplicate of line {line}",
-                path,
-                line=row.line,
-                column="path",
-                value=row.path,
-            )
+            _note(problems, f"duplicate of line {line}", path, row, "path")
 
 
 def _check_tracklets(path: Path, rows: list[Row], problems: Problems) -> None:
@@ -271,16 +276,11 @@ def _check_tracklets(path: Path, rows: list[Row], problems: Problems) -> None:
             continue
         other = first.setdefault((row.split, row.domain, row.tracklet), row)
         for column in ("identity", "camera"):
-            mine, theirs = getattr(row, column), getattr(other, column)
-            if mine != theirs:
-                problems.add(
-                    f"tracklet {row.tracklet!r} mixes labels",
-                    path,
-                    line=row.line,
-                    column=column,
-                    value=mine,
-                    expected=f"{theirs!r} as in line {other.line}",
-                )
+            theirs = getattr(other, column)
+            if getattr(row, column) != theirs:
+                kind = f"tracklet {row.tracklet!r} mixes labels"
+                expected = f"{theirs!r} as in line {other.line}"
+                _note(problems, kind, path, row, column, expected)
 
 
 def _numbers(keys: Iterator[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -168,6 +168,20 @@ def test_an_empty_image_file(make, tmp_path):
         load("manifest", root=make(ROWS))
 
 
+def test_bad_images_can_be_left_out(make, tmp_path):
+    path = make(ROWS)
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "e.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="2 problems"):
+        load("manifest", root=path)  # one empty file in two rows
+    with pytest.raises(ValueError, match="3 problems"):
+        load("manifest", root=path, verify=True)
+    with pytest.warns(UserWarning, match=r"manifest: 3 image\(s\) are left out"):
+        data = load("manifest", root=path, on_bad_image="skip")
+    assert data.train.names == ("b.png", "c.png")
+    assert len(data.query) == 0
+
+
 def test_training_identities_must_not_be_asked(make):
     rows = [*ROWS, "c.png,query,v17,c2,,"]
     path = make(rows)
@@ -224,8 +238,6 @@ def test_the_catalogue_says_what_it_has(tmp_path):
         load("verri", root=tmp_path)
     with pytest.raises(ValueError, match="root: manifest lies on your disk"):
         load("manifest")
-    with pytest.raises(ValueError, match="data_dir: manifest is read from root"):
-        load("manifest", root=tmp_path, data_dir=tmp_path)
     with pytest.raises(ValueError, match="size: manifest has no such option; it has"):
         load("manifest", root=tmp_path, size="demo")
 
