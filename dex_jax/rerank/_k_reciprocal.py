@@ -151,10 +151,10 @@ def _prepare(
 ) -> _Encoded:
     """Everything but the comparison with the gallery, in sizes that fit the data."""
     N = query.shape[0] + gallery.shape[0]
+    k1, k2 = check_count(k1, "k1"), check_count(k2, "k2")
     # As the authors' code: the half list hangs on the k1 asked for.
-    half = min(round(check_count(k1, "k1") / 2), N - 1)
-    k1 = limit_k(k1, N - 1, "k1")
-    k2 = limit_k(check_count(k2, "k2"), N, "k2")
+    half = min(round(k1 / 2), N - 1)
+    k1, k2 = limit_k(k1, N - 1, "k1"), limit_k(k2, N, "k2")
     pool = pool_neighbors(query, gallery, graph, width=max(k1 + 1, k2))
     ids = pool.ids[:, : k1 + 1]
     # The 2/3 rule leaves each accepted set fewer than a third of its members to bring.

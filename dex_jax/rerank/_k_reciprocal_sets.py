@@ -204,5 +204,6 @@ def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
 
 def distance(cosine: jax.Array, minimum: jax.Array) -> jax.Array:
     """Squared Euclidean distance `[N, K]` over its largest value in each row."""
-    largest = 1 - minimum[:, None]
-    return (1 - cosine) / jnp.where(largest == 0, 1, largest)
+    # Rounding may leave the cosine of equal rows a little above one.
+    largest = jnp.maximum(1 - minimum[:, None], 0)
+    return jnp.maximum(1 - cosine, 0) / jnp.where(largest == 0, 1, largest)

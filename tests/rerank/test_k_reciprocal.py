@@ -1,0 +1,264 @@
+"""k-reciprocal re-ranking against hand arithmetic, sets and reference vectors."""
+
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dex_jax._checks import unit_rows
+from dex_jax.neighbors import self_search
+from dex_jax.rerank import _jaccard, k_reciprocal
+from dex_jax.rerank import _k_reciprocal as kernel
+from dex_jax.rerank._embeddings import best
+from dex_jax.rerank._k_reciprocal import reciprocal_ranking
+from dex_jax.rerank._k_reciprocal_sets import Members, Pool, encode, expand
+from tests.reference.k_reciprocal import (
+    expanded_set,
+    final_distance,
+    neighbour_lists,
+)
+
+Q, G, D = 7, 50, 12
+
+
+def _signs(seed: int, rows: int = Q + G, width: int = 16) -> np.ndarray:
+    """Rows of +-1/4: unit length, every product exact, many of them equal."""
+    rng = np.random.default_rng(seed)
+    centres = rng.choice([-1.0, 1.0], (6, width))
+    flips = rng.random((rows, width)) < 0.2
+    signs = centres[rng.integers(0, 6, rows)] * np.where(flips, -1, 1)
+    return (signs / np.sqrt(width)).astype(np.float32)
+
+
+def _clusters(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(6, D))
+    x = centres[rng.integers(0, 6, Q + G)] + 0.5 * rng.normal(size=(Q + G, D))
+    return x[:Q].astype(np.float32), x[Q:].astype(np.float32)
+
+
+def _split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows[:Q], rows[Q:]
+
+
+def _sets(ids: jax.Array, members: Members) -> list[set[int]]:
+    rows = zip(*map(np.asarray, (ids, members.listed, members.extra)), strict=True)
+    return [set(near[flags]) | set(extra) - {-1} for near, flags, extra in rows]
+
+
+def test_jaccard_by_hand():
+    # Angles 0 (query), 1, 2 and 40 degrees; k1 = 1, k2 = 1. The lists are {q, a},
+    # {a, q} (the query stands first among equals by index), {b, a}, {c, b}: q and a
+    # are reciprocal, b and c have themselves alone.
+    angles = np.deg2rad([0.0, 1.0, 2.5, 40.0])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    d = 1 - np.cos(angles[:, None] - angles)
+    d /= d.max(axis=1, keepdims=True)
+    q = np.exp([-d[0, 0], -d[0, 1]])
+    a = np.exp([-d[1, 0], -d[1, 1]])
+    shared = np.minimum(q / q.sum(), a / a.sum()).sum()
+    expected = [shared / (2 - shared), 0, 0]
+    scores = k_reciprocal(rows[:1], rows[1:], k1=1, k2=1, lambda_=0)
+    np.testing.assert_allclose(scores[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("k1", "k2", "lambda_"),
+    [(12, 6, 0.5), (13, 1, 0.3), (1, 9, 0.0), (56, 57, 0.2)],
+)
+def test_agrees_with_sets_on_ties_and_duplicates(seed, k1, k2, lambda_):
+    rows = _signs(seed)
+    rows[Q + 3 : Q + 9] = rows[Q]  # exact duplicates
+    expected = final_distance(rows @ rows.T, Q, k1=k1, k2=k2, lambda_=lambda_)
+    scores = k_reciprocal(*_split(rows), k1=k1, k2=k2, lambda_=lambda_)
+    np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
+
+
+def test_more_duplicates_than_a_list_holds():
+    # Points behind k1 + 1 equal ones are outside their own lists and have no members.
+    rows = np.ones((Q + G, 4), np.float32) / 2
+    rows[-20:, 0] = -0.5
+    expected = final_distance(rows @ rows.T, Q, k1=5, k2=3, lambda_=0.25)
+    scores = k_reciprocal(*_split(rows), k1=5, k2=3, lambda_=0.25)
+    np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
+
+
+def test_all_points_equal():
+    rows = np.ones((Q + G, 4), np.float32)
+    assert np.isfinite(k_reciprocal(*_split(rows), k1=5, k2=3)).all()
+
+
+def test_one_query_and_one_gallery_image():
+    scores = k_reciprocal(np.eye(1, 3), 2 * np.eye(1, 3), k1=1, k2=1)
+    np.testing.assert_allclose(scores, [[1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("instance", ["a", "b"])
+def test_reference_vectors(golden, instance):
+    inputs = np.load(golden / "rerank" / f"{instance}_inputs.npz")
+    vectors = np.load(golden / "rerank" / f"{instance}_kreciprocal.npz")
+    for name in vectors.files:
+        k1, k2, lambda_ = re.findall(r"k1_(\d+)_k2_(\d+)_lam_(.+)", name)[0]
+        scores = k_reciprocal(
+            inputs["q"], inputs["g"], k1=int(k1), k2=int(k2), lambda_=float(lambda_)
+        )
+        np.testing.assert_allclose(1 - scores, vectors[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(60, 30), (20, 6)])
+def test_reference_steps(golden, k1, k2):
+    inputs = np.load(golden / "rerank" / "a_inputs.npz")
+    steps = np.load(golden / "rerank" / "a_kreciprocal_steps.npz")
+    rows = jnp.concatenate([inputs["q"], inputs["g"]])
+    size = rows.shape[0]
+    found, minimum = self_search(rows, k=k1 + 1)
+    pool = Pool(found.ids, found.scores, minimum)
+    np.testing.assert_array_equal(pool.ids, steps[f"k1_{k1}_k2_{k2}_list"])
+    members = expand(pool.ids, half=k1 // 2, extra=240)
+    sets = _sets(pool.ids, members)
+    united = np.array([[j in members for j in range(size)] for members in sets])
+    packed = steps[f"k1_{k1}_k2_{k2}_rstar_packed"]
+    expected = np.unpackbits(packed, axis=1)[:, :size].astype(bool)
+    np.testing.assert_array_equal(united, expected)
+    encoding = encode(rows, pool, members)
+    dense = np.zeros((size, size))
+    np.add.at(dense, (np.arange(size)[:, None], encoding.ids), encoding.weights)
+    np.testing.assert_allclose(dense, steps[f"k1_{k1}_k2_{k2}_V"], atol=1e-6)
+
+
+def test_sets_are_those_of_the_definition():
+    rows = _signs(4)
+    ids = self_search(jnp.asarray(rows), k=14)[0].ids
+    lists = neighbour_lists(rows @ rows.T, len(rows))
+    assert ids.tolist() == [row[:14] for row in lists]
+    sets = _sets(ids, expand(ids, half=6, extra=80))
+    assert sets == [expanded_set(lists, i, 13) for i in range(len(rows))]
+
+
+def test_sizes_that_prove_too_small_are_measured_again(monkeypatch):
+    query, gallery = _clusters()
+    expected = k_reciprocal(query, gallery, k1=12, k2=6)
+    monkeypatch.setattr(kernel, "_guess", lambda guess, worst, data: (1, False))
+    np.testing.assert_array_equal(k_reciprocal(query, gallery, k1=12, k2=6), expected)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    monkeypatch.setattr(_jaccard, "_TILE_BYTES", 0)
+    monkeypatch.setattr(_jaccard, "_LEAST_TILE", 11)
+    monkeypatch.setattr(_jaccard, "_QUERIES", 3)
+    # A size that no other test compiles: nothing blocked otherwise is reused.
+    rows = _signs(6)[:-2]
+    query, gallery = map(jnp.asarray, _split(rows))
+    expected = final_distance(rows @ rows.T, Q, k1=12, k2=6, lambda_=0.5)
+    scores = k_reciprocal(query, gallery, k1=12, k2=6)
+    np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
+    found = reciprocal_ranking(query, gallery, k1=12, k2=6, lambda_=0.5, top=20)
+    np.testing.assert_allclose(found.scores, best(scores, 20).scores, atol=1e-6)
+    np.testing.assert_array_equal(found.ids, best(scores, 20).ids)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_ranking_is_the_top_of_the_scores(known):
+    query, gallery = map(jnp.asarray, _split(_signs(5)))
+    graph = self_search(gallery, k=30) if known else None
+    scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0.3)
+    found = reciprocal_ranking(
+        query, gallery, k1=12, k2=6, lambda_=0.3, top=G, graph=graph
+    )
+    # Scores that differ by rounding alone may change places; ids stay a permutation.
+    np.testing.assert_array_equal(np.sort(found.ids, axis=1), np.tile(range(G), (Q, 1)))
+    np.testing.assert_allclose(found.scores, best(scores, G).scores, atol=1e-6)
+
+
+def test_jit_and_vmap_over_lambda():
+    query, gallery = _clusters()
+    weights = np.array([0.0, 0.3, 1.0], np.float32)
+    eager = [k_reciprocal(query, gallery, k1=12, k2=6, lambda_=w) for w in weights]
+    swept = jax.jit(
+        jax.vmap(lambda w: k_reciprocal(query, gallery, k1=12, k2=6, lambda_=w))
+    )(weights)
+    np.testing.assert_allclose(swept, np.stack(eager), atol=1e-6)
+
+
+def test_a_sharded_gallery_gives_the_same():
+    query, gallery = _clusters()
+    gallery = gallery[:48]
+    mesh = jax.make_mesh((8,), ("g",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("g"))
+    np.testing.assert_allclose(
+        k_reciprocal(query, jax.device_put(gallery, rows), k1=12, k2=6),
+        k_reciprocal(query, gallery, k1=12, k2=6),
+        atol=1e-6,
+    )
+
+
+def test_lambda_one_is_the_original_distance():
+    query, gallery = map(unit_rows, map(jnp.asarray, _clusters()))
+    scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=1)
+    cosine = np.asarray(jnp.matmul(query, gallery.T, precision="highest"))
+    np.testing.assert_array_equal(
+        np.argsort(-scores, axis=1)[:, :10], np.argsort(-cosine, axis=1)[:, :10]
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    order=st.permutations(range(G)),
+    scale=st.floats(0.01, 100),
+)
+def test_properties(seed, order, scale):
+    query, gallery = _clusters(seed)
+    scores = np.asarray(k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0))
+    assert (scores >= 0).all()  # 1 - Jaccard distance
+    assert (scores <= 1 + 1e-6).all()
+    order = list(order)
+    moved = k_reciprocal(query, gallery[order] * scale, k1=12, k2=6, lambda_=0)
+    # A near tie may fall either way after rounding: almost all entries are the same.
+    assert np.mean(np.abs(np.asarray(moved) - scores[:, order]) > 1e-5) < 0.05
+
+
+def test_no_array_of_pool_by_pool():
+    size, width = 4096, 16
+    ids = jax.ShapeDtypeStruct((size, width), jnp.int32)
+    program = expand.lower(ids, half=7, extra=24).compile()
+    memory = program.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 4 * size * size
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k1": 0}, "k1: expected at least 1, got 0"),
+        ({"k2": 2.5}, "k2: expected a whole number, got 2.5"),
+        ({"lambda_": 1.5}, "lambda_: expected a number from 0 to 1, got 1.5"),
+        ({"lambda_": float("nan")}, "lambda_: expected a number from 0 to 1, got nan"),
+        ({"query": np.zeros((2, D))}, "query: 2 row.s. are all zero"),
+        ({"gallery": np.ones((3, 5))}, "query has dimension 12 and gallery has 5"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    query, gallery = _clusters()
+    arguments = {"query": query, "gallery": gallery, "k1": 12, "k2": 6, **change}
+    with pytest.raises(ValueError, match=message):
+        k_reciprocal(arguments.pop("query"), arguments.pop("gallery"), **arguments)
+
+
+def test_k1_beyond_the_pool_warns_once_and_takes_all():
+    query, gallery = _clusters()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        scores = k_reciprocal(query, gallery, k1=400, k2=6)
+    assert [str(w.message) for w in seen] == [
+        f"k1=400 is more than the {Q + G - 1} there are; using {Q + G - 1}"
+    ]
+    rows = np.asarray(unit_rows(jnp.asarray(np.concatenate([query, gallery]))))
+    expected = final_distance(rows @ rows.T, Q, k1=400, k2=6, lambda_=0.5)
+    np.testing.assert_allclose(1 - scores, expected, atol=1e-5)
