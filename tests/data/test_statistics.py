@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dex_jax.data import describe, load, normalize, preview, statistics
+from dex_jax.data.__main__ import main
+from tests.data import fake_sets
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*instead of")
+
+
+def test_counts_leave_unknown_labels_out(tmp_path):
+    data = load("market1501", root=fake_sets.market(tmp_path), junk="keep")
+    found = statistics(data.gallery)
+    assert found.images == 4
+    assert found.unlabelled == 1
+    assert found.images_per_identity.tolist() == [1, 1, 1]
+    assert found.cameras.tolist() == [1, 2, 5]
+    assert found.tracklet_lengths.size == 0
+    np.testing.assert_array_equal(found.shared_identities, np.eye(3))
+
+
+def test_the_camera_graph_and_tracklets(tmp_path):
+    data = load("cityflow", root=fake_sets.cityflow(tmp_path))
+    found = statistics(data.train)
+    # Six identities, each at the cameras 6, 7 and 9; the last track has one image.
+    assert (found.shared_identities == 6).all()
+    assert found.cameras_per_identity.tolist() == [3] * 6
+    assert sorted(found.tracklet_lengths) == [1] + [4] * 17
+    page = describe(data).splitlines()
+    assert page[1].startswith("CityFlow-ReID: same-camera images kept")
+    assert page[2].startswith("note: train_track.txt lacks 18 images")
+    table = {line[:20].strip(): line[20:].split() for line in page}
+    assert table["images"] == ["69", "4", "9"]
+    assert table["identities"] == ["6", "0", "0"]
+    assert "1 / 4 / 4" in next(p for p in page if p.startswith("images per tracklet"))
+    at = page.index("train: identities that two cameras share")
+    assert page[at + 1].split() == ["6", "7", "9"]
+    assert page[at + 2].split() == ["6", "6", "6", "6"]
+
+
+def test_a_preview_lays_images_in_rows():
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * np.ones(3, np.uint8)
+    sheet = preview(images, columns=4)
+    assert sheet[..., 0].tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
+    np.testing.assert_array_equal(preview(normalize(images), columns=4), sheet)
+    with pytest.raises(ValueError, match=r"images: expected \[B, H, W, 3\]"):
+        preview(images[0], columns=4)
+
+
+def test_the_command_line(tmp_path, capsys):
+    names = [f"{i}_c{c}.jpg" for i in (1, 2) for c in (1, 2)]
+    fake_sets.images(tmp_path / "cars", [*names, "extra.jpg"])
+    table = tmp_path / "cars" / "table.csv"
+    name = r"(?P<identity>\d)_c(?P<camera>\d)\.jpg"
+    arguments = ["manifest", str(tmp_path / "cars"), "--out", str(table)]
+    assert main([*arguments, "--train", name]) == 0
+    assert "4 images; 1 match no pattern" in capsys.readouterr().out
+    assert main(["describe", "manifest", "--root", str(table)]) == 0
+    assert "images per identity   2 / 2 / 2" in capsys.readouterr().out
+    out = tmp_path / "batch.png"
+    sizes = ["--ids_per_batch=2", "--images_per_id=2", "--image_size=24"]
+    where = ["preview", "manifest", "--root", str(table), "--out", str(out)]
+    assert main([*where, *sizes]) == 0
+    with Image.open(out) as picture:
+        assert picture.size == (48, 48)
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    assert main(["describe", "vric", "--root", str(tmp_path)]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert main(["describe", "vric", "--option", "size"]) == 2
+    assert "--option: expected KEY=VALUE, got 'size'" in capsys.readouterr().err
+    assert main(["manifest", str(tmp_path), "--out", str(tmp_path / "x.csv")]) == 2
+    assert "at least one of --train" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["describe", "nothing"])
