@@ -6,7 +6,6 @@ cosine; equal cosines are ordered by rising index, across blocks and devices too
 
 import functools
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +18,11 @@ from dex_jax._checks import (
     check_same_width,
     unit_rows,
 )
+from dex_jax._search import Neighbors, search_tiles, self_search_tiles
 
-# Scores of one block of rows: large enough for the matrix product to run at full
-# speed, small enough to stay a fraction of the inputs.
-_BLOCK_BYTES = 64 * 2**20
+__all__ = ["Neighbors", "nearest_neighbors"]
+
 PRECISIONS = ("highest", "high", "default")
-
-
-class Neighbors(NamedTuple):
-    """Sorted neighbour lists, best first.
-
-    Attributes:
-        ids: `[..., K]` int32, row indices into the database.
-        scores: `[..., K]` float32, their cosine similarities.
-    """
-
-    ids: jax.Array
-    scores: jax.Array
 
 
 def nearest_neighbors(
@@ -102,7 +89,6 @@ def limit_k(k: int, size: int, name: str) -> int:
     return size
 
 
-@functools.partial(jax.jit, static_argnames=("k", "exclude_self", "precision"))
 def search(
     queries: jax.Array,
     database: jax.Array,
@@ -116,44 +102,23 @@ def search(
 
     Rows that `valid` `[N]` leaves out come last, with the score -inf.
     """
-    M, N = queries.shape[0], database.shape[0]
-    size = _block_rows(M, N)
-
-    def body(block: jax.Array, found: Neighbors) -> Neighbors:
-        start = jnp.minimum(block * size, M - size)
-        scores = _scores(queries, database, start, size, precision)  # [b, N]
-        if exclude_self:
-            own = (start + jnp.arange(size))[:, None] == jnp.arange(N)[None]
-            scores = jnp.where(own, -jnp.inf, scores)
-        if valid is not None:
-            scores = jnp.where(valid[None], scores, -jnp.inf)
-        return _write(found, _top(scores, k), start)
-
-    empty = Neighbors(jnp.zeros((M, k), jnp.int32), jnp.zeros((M, k), jnp.float32))
-    return lax.fori_loop(0, -(-M // size), body, empty)
+    return search_tiles(
+        queries,
+        database,
+        valid,
+        k=k,
+        exclude_self=exclude_self,
+        precision=precision,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("k",))
 def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
     """Finds each unit row's `k` nearest in its own set, the row itself counted.
 
     Returns:
         Neighbors `[N, K]` and the smallest cosine of each row over all rows `[N]`.
     """
-    N = rows.shape[0]
-    size = _block_rows(N, N)
-
-    def body(
-        block: jax.Array, carry: tuple[Neighbors, jax.Array]
-    ) -> tuple[Neighbors, jax.Array]:
-        found, minimum = carry
-        start = jnp.minimum(block * size, N - size)
-        scores = _scores(rows, rows, start, size, "highest")  # [b, N]
-        minimum = lax.dynamic_update_slice(minimum, scores.min(axis=1), (start,))
-        return _write(found, _top(scores, k), start), minimum
-
-    empty = Neighbors(jnp.zeros((N, k), jnp.int32), jnp.zeros((N, k), jnp.float32))
-    return lax.fori_loop(0, -(-N // size), body, (empty, jnp.zeros(N)))
+    return self_search_tiles(rows, k=k)
 
 
 @functools.partial(jax.jit, static_argnames=("k",))
@@ -164,31 +129,3 @@ def merge(a: Neighbors, b: Neighbors, *, k: int) -> Neighbors:
     # Two keys: falling score, then rising id.
     down, ids = lax.sort((-scores, ids), num_keys=2)
     return Neighbors(ids[..., :k], -down[..., :k])
-
-
-def _block_rows(rows: int, columns: int) -> int:
-    """Rows per block, all blocks of about the same size."""
-    most = max(8, _BLOCK_BYTES // (4 * columns))
-    blocks = -(-rows // most)
-    return min(rows, -(-rows // blocks))
-
-
-def _scores(
-    queries: jax.Array, database: jax.Array, start: jax.Array, size: int, precision: str
-) -> jax.Array:
-    block = lax.dynamic_slice_in_dim(queries, start, size)
-    return jnp.matmul(block, database.T, precision=precision)
-
-
-def _top(scores: jax.Array, k: int) -> Neighbors:
-    values, ids = lax.top_k(scores, k)
-    # Without barriers a later slice of the result turns top_k into a full sort; one
-    # barrier over both is more than the compiler can partition over a mesh.
-    return Neighbors(lax.optimization_barrier(ids), lax.optimization_barrier(values))
-
-
-def _write(found: Neighbors, block: Neighbors, start: jax.Array) -> Neighbors:
-    zero = jnp.zeros_like(start)
-    ids = lax.dynamic_update_slice(found.ids, block.ids, (start, zero))
-    scores = lax.dynamic_update_slice(found.scores, block.scores, (start, zero))
-    return Neighbors(ids, scores)

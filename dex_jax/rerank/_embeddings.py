@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from dex_jax._checks import check_count, check_rows, check_same_width, unit_rows
+from dex_jax._search import top
 from dex_jax.neighbors import limit_k
 
 
@@ -66,10 +66,7 @@ def best(scores: jax.Array, k: int) -> Ranking:
     """`top_k` without checks, for use inside the package."""
     # top_k alone would put 0.0 before -0.0, which are equal.
     scores = jnp.where(scores == 0, 0, scores)
-    values, ids = lax.top_k(scores, k)
-    # Without barriers a later slice of the result turns top_k into a full sort; one
-    # barrier over both is more than the compiler can partition over a mesh.
-    return Ranking(lax.optimization_barrier(ids), lax.optimization_barrier(values))
+    return Ranking(*top(scores, k))
 
 
 def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
