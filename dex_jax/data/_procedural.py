@@ -2,13 +2,11 @@
 
 import contextlib
 import importlib.util
-import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dex_jax._checks import check_choice, check_count
+from dex_jax.data._images import decode_bytes
 from dex_jax.data._procedural_plan import (
     RECIPES,
     SPLITS,
@@ -37,17 +36,17 @@ from dex_jax.data._records import Protocol, ReidData, ReidSplit
 class JpegImages:
     """N images kept as JPEG files; `images[i]` decodes uint8 `[S, S, 3]`."""
 
-    def __init__(self, read: Callable[[int], bytes], count: int):
+    def __init__(self, read: Callable[[int], bytes], names: tuple[str, ...]):
         self._read = read
-        self._count = count
+        self._names = names
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if not 0 <= index < self._count:
-            raise IndexError(f"image {index} of {self._count}")
-        return np.asarray(Image.open(io.BytesIO(self._read(int(index)))))
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return decode_bytes(self._read(int(index)), self._names[index])
 
 
 def load_procedural(
@@ -149,9 +148,10 @@ def _keep(jobs: list[Job], draw: Callable) -> dict[str, Callable[[int], bytes]]:
 
 def _split(jobs: list[Job], read: Callable[[int], bytes]) -> ReidSplit:
     counts = [len(job.names) for job in jobs]
+    names = tuple(name for job in jobs for name in job.names)
     return ReidSplit(
-        JpegImages(read, sum(counts)),
-        tuple(name for job in jobs for name in job.names),
+        JpegImages(read, names),
+        names,
         np.repeat([job.identity for job in jobs], counts),
         np.repeat([job.camera_id for job in jobs], counts),
         np.repeat([job.tracklet for job in jobs], counts),

@@ -100,9 +100,14 @@ def _ends(vehicle: Vehicle) -> list[Mesh]:
     if vehicle.spare:
         z = m.clearance + m.wheel + 0.32
         out.append(
-            cylinder((back + 0.0, -0.1, z), (back - 0.22, -0.1, z), m.wheel * 0.95,
-                     RUBBER, sides=16)
-        )  # fmt: skip
+            cylinder(
+                (back + 0.0, -0.1, z),
+                (back - 0.22, -0.1, z),
+                m.wheel * 0.95,
+                RUBBER,
+                sides=16,
+            )
+        )
     if vehicle.spoiler:
         paint = Surface(PLAIN, vehicle.paint, 0.8)
         if body in ("sedan", "coupe"):
@@ -158,25 +163,41 @@ def _goods(
     cloth = Surface(PLAIN, color, 0.1)
     if kind == 1:
         return [
-            box((start + run * x, wide * y, floor + tall * h / 2),
-                (run * 0.26, wide * 0.45, tall * h), s)
-            for x, y, h, s in (
-                (0.18, -0.22, 1.0, WOOD), (0.2, 0.25, 0.7, cloth),
-                (0.52, 0.2, 1.1, WOOD), (0.82, -0.1, 0.8, cloth),
+            box(
+                (start + run * x, wide * y, floor + tall * h / 2),
+                (run * 0.26, wide * 0.45, tall * h),
+                s,
             )
-        ]  # fmt: skip
+            for x, y, h, s in (
+                (0.18, -0.22, 1.0, WOOD),
+                (0.2, 0.25, 0.7, cloth),
+                (0.52, 0.2, 1.1, WOOD),
+                (0.82, -0.1, 0.8, cloth),
+            )
+        ]
     if kind == 2:
         return [
-            cylinder((start, y * wide, floor + 0.12 + h), (start + run, y * wide,
-                     floor + 0.12 + h), 0.12, STEEL, sides=8)
+            cylinder(
+                (start, y * wide, floor + 0.12 + h),
+                (start + run, y * wide, floor + 0.12 + h),
+                0.12,
+                STEEL,
+                sides=8,
+            )
             for y, h in ((-0.2, 0), (0.0, 0), (0.2, 0), (-0.1, 0.2), (0.1, 0.2))
-        ]  # fmt: skip
+        ]
     if kind == 3:
         return [
-            cylinder((start + run * x, y * wide, floor), (start + run * x, y * wide,
-                     floor + tall), 0.27, cloth, sides=10)
-            for x in (0.2, 0.5, 0.8) for y in (-0.24, 0.24)
-        ]  # fmt: skip
+            cylinder(
+                (start + run * x, y * wide, floor),
+                (start + run * x, y * wide, floor + tall),
+                0.27,
+                cloth,
+                sides=10,
+            )
+            for x in (0.2, 0.5, 0.8)
+            for y in (-0.24, 0.24)
+        ]
     if kind == 4:
         return [
             rounded_box((start, start + run), wide, (floor, floor + tall * 1.2), cloth)

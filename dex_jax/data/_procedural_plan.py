@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dex_jax.data._procedural_render import Drive, Occluder
 from dex_jax.data._procedural_scene import CAMERAS, Camera
 from dex_jax.data._procedural_vehicles import (
     BODY_WEIGHTS,
@@ -15,6 +14,7 @@ from dex_jax.data._procedural_vehicles import (
     sample_model,
     sample_vehicle,
 )
+from dex_jax.data._procedural_view import Drive, Occluder
 
 VERSION = "1.0.0"
 SPLITS = ("train", "query", "gallery")
@@ -54,18 +54,36 @@ class Recipe:
 
 
 RECIPES = {
-    "tiny": Recipe(12, 12, 40, 4, 2.6, 1.8, 5.0, 5.0, frames=(4, 7), queries=2.0,
-                   camera_strength=0.5, occluded=0.1),
-    "demo": Recipe(112, 60, 64, 8, 5.0, 2.5, 11.0, 11.0, camera_strength=0.6,
-                   occluded=0.15),
-    "large": Recipe(333, 333, 128, 12, 5.7, 2.4, 19.5, 22.9, look_alikes=0.5, group=3,
-                    changes=2),
-}  # fmt: skip
+    "tiny": Recipe(
+        12,
+        12,
+        40,
+        4,
+        2.6,
+        1.8,
+        5.0,
+        5.0,
+        frames=(4, 7),
+        queries=2.0,
+        camera_strength=0.5,
+        occluded=0.1,
+    ),
+    "demo": Recipe(
+        112, 60, 64, 8, 5.0, 2.5, 11.0, 11.0, camera_strength=0.6, occluded=0.15
+    ),
+    "large": Recipe(
+        333, 333, 128, 12, 5.7, 2.4, 19.5, 22.9, look_alikes=0.5, group=3, changes=2
+    ),
+}
 
 # What every camera would be without its own character.
 _NEUTRAL = {
-    "exposure": 1.0, "contrast": 1.0, "noise": 0.008, "blur": 0.3, "motion": 0.4,
-}  # fmt: skip
+    "exposure": 1.0,
+    "contrast": 1.0,
+    "noise": 0.008,
+    "blur": 0.3,
+    "motion": 0.4,
+}
 
 
 class Job(NamedTuple):
@@ -125,9 +143,17 @@ def plan(recipe: Recipe, seed: int) -> list[Job]:
                 )
                 drive = _drive(recipe, drive_rng, seed)
                 job = Job(
-                    split, identity, camera, number, vehicles[identity], eyes[camera],
-                    drive, phases, names, recipe.image_size,
-                )  # fmt: skip
+                    split,
+                    identity,
+                    camera,
+                    number,
+                    vehicles[identity],
+                    eyes[camera],
+                    drive,
+                    phases,
+                    names,
+                    recipe.image_size,
+                )
                 jobs.append(job)
     return jobs
 

@@ -16,13 +16,6 @@ class Hits(NamedTuple):
     """`[C, n]` float32 vertex values, perspective-correct."""
 
 
-def _runs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers the members of consecutive runs: (run, place in the run)."""
-    run = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts
-    return run, np.arange(len(run)) - first[run]
-
-
 def _edges(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Edge functions a x + b y + c `[F, 3 edges, 3]`, positive inside."""
     x1, y1 = np.roll(x, -1, axis=1), np.roll(y, -1, axis=1)
@@ -30,25 +23,39 @@ def _edges(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.stack([a, b, -(a * x + b * y)], axis=-1)
 
 
-def _spans(
-    edges: np.ndarray, y: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every pixel of every triangle as (face, row, column)."""
+def _ranks(counts: np.ndarray) -> np.ndarray:
+    """Numbers the members of consecutive runs from 0 on."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+class _Spans(NamedTuple):
+    """Rows of pixels that lie in one triangle."""
+
+    face: np.ndarray
+    row: np.ndarray
+    left: np.ndarray
+    width: np.ndarray
+
+
+def _spans(edges: np.ndarray, y: np.ndarray, height: int, width: int) -> _Spans:
+    """Cuts every triangle into spans."""
     top = np.clip(np.ceil(y.min(axis=1) - 0.5), 0, height).astype(np.int64)
     bottom = np.clip(np.floor(y.max(axis=1) - 0.5), -1, height - 1).astype(np.int64)
-    face, place = _runs(np.maximum(bottom - top + 1, 0))
-    row = top[face] + place
-    a, b, c = edges[face].transpose(2, 1, 0)  # each [3, rows]
-    rest = b * (row + 0.5) + c
-    flat = np.abs(a) < 1e-9
-    cut = -rest / np.where(flat, 1, a)
-    low = np.where((a > 0) & ~flat, cut, 0).max(axis=0)
-    high = np.where((a < 0) & ~flat, cut, width).min(axis=0)
-    high = np.where((flat & (rest < 0)).any(axis=0), -1, high)
-    left = np.ceil(np.clip(low, 0, width) - 0.5).astype(np.int64)
-    right = np.floor(np.clip(high, -1, width) - 0.5).astype(np.int64)
-    span, place = _runs(np.maximum(right - left + 1, 0))
-    return face[span], row[span], left[span] + place
+    rows = np.maximum(bottom - top + 1, 0)
+    face = np.repeat(np.arange(len(rows)), rows)
+    row = np.repeat(top, rows) + _ranks(rows)
+    low, high = np.zeros(len(row)), np.full(len(row), float(width))
+    for a, b, c in edges.transpose(1, 2, 0):  # each [F]
+        flat = np.abs(a) < 1e-9
+        slope = np.where(flat, 0, -b / np.where(flat, 1, a))
+        start = np.where(flat, 0, -c / np.where(flat, 1, a))
+        cut = slope[face] * (row + 0.5) + start[face]
+        rising = (a > 0)[face]
+        low = np.where(rising, np.maximum(low, cut), low)
+        high = np.where(rising | flat[face], high, np.minimum(high, cut))
+    left = np.ceil(np.minimum(low, width) - 0.5).astype(np.int64)
+    right = np.floor(np.maximum(high, -1) - 0.5).astype(np.int64)
+    return _Spans(face, row, left, np.maximum(right - left + 1, 0))
 
 
 def rasterize(
@@ -88,23 +95,28 @@ def rasterize(
     planes = np.roll(edges, -1, axis=1) / -area[front, None, None]
     near = planes * inverse[corner][..., None]  # [f, corner, 3]
     whole = near.sum(axis=1)  # 1 / depth is affine on the screen
-    face, row, column = _spans(edges, y, height, width)
-    pixel = row * width + column
-    a, b, c = whole.astype(np.float32)[face].T
-    closeness = a * (column + np.float32(0.5)) + b * (row + np.float32(0.5)) + c
-    scale = np.float32(2**30) / np.float32(inverse.max() * 1.01)
-    key = (closeness * scale).astype(np.int64)
-    key = (key << 32) | np.arange(len(key))
+    spans = _spans(edges, y, height, width)
+    a, b, c = (k[spans.face] for k in whole.T)
+    start = a * (spans.left + 0.5) + b * (spans.row + 0.5) + c
+    step = _ranks(spans.width)
+    closeness = np.repeat(start.astype(np.float32), spans.width)
+    closeness += np.repeat(a.astype(np.float32), spans.width) * step.astype(np.float32)
+    pixel = np.repeat(spans.row * width + spans.left, spans.width) + step
+    # Positive floats sort like their bits; the place among the fragments makes every
+    # key different: no ties, one order everywhere.
+    key = closeness.view(np.int32).astype(np.int64) << 32
+    key += np.arange(len(key))
     best = np.full(height * width, -1, np.int64)
     np.maximum.at(best, pixel, key)
     seen = np.flatnonzero(best >= 0)
     winner = best[seen] & 0xFFFFFFFF
-    affine = np.einsum("fka,fkc->fca", near, values[corner]).astype(np.float32)
-    chosen = face[winner]
-    wide = affine.reshape(len(front), -1)[chosen].reshape(len(chosen), -1, 3)
-    px = (column[winner] + 0.5).astype(np.float32)
-    py = (row[winner] + 0.5).astype(np.float32)
-    got = (wide[..., 0].T * px + wide[..., 1].T * py + wide[..., 2].T) / closeness[
-        winner
-    ]
+    chosen = np.repeat(spans.face, spans.width)[winner]
+    depth_there = 1 / closeness[winner]
+    px = ((seen % width).astype(np.float32) + np.float32(0.5)) * depth_there
+    py = ((seen // width).astype(np.float32) + np.float32(0.5)) * depth_there
+    affine = np.einsum("fka,fkc->acf", near, values[corner]).astype(np.float32)
+    got = np.empty((values.shape[1], len(chosen)), np.float32)
+    # Channel by channel the small tables stay in the first cache.
+    for channel, (a, b, c) in enumerate(affine.swapaxes(0, 1)):
+        got[channel] = a[chosen] * px + b[chosen] * py + c[chosen] * depth_there
     return Hits(seen, front[chosen], got)

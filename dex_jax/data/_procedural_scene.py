@@ -1,11 +1,14 @@
-"""Cameras, daylight, and the road and roadside behind a vehicle."""
+"""Cameras, daylight and the noise that textures are made of."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Color = tuple[float, float, float]
+
+
+LANE = 3.5  # width of a lane in metres
 
 
 @dataclass(frozen=True)
@@ -38,37 +41,62 @@ class Camera:
     """0 grass, 1 earth, 2 pavement."""
     wall: int
     """Behind the verge: 0 hedge, 1 houses, 2 concrete, 3 open sky."""
-    crossing: bool = False
-    lane: float = 3.5
-    """Width of a lane in metres."""
+    crossing: float
+    """1 where zebra stripes cross the road."""
 
 
-CAMERAS: tuple[Camera, ...] = (
-    Camera(8, 5.5, 15, 12, 0, (60, 50, 0.9), 1.00, (1.00, 1.00, 1.00), 1.00, 0.012,
-           0.35, 0.0, 88, 0, 0),
-    Camera(172, 6.5, 14, 11, 0, (150, 40, 0.7), 1.05, (1.06, 1.0, 0.92), 1.05, 0.015,
-           0.4, 1.0, 84, 2, 1),
-    Camera(52, 4.2, 10, 8, 0, (20, 60, 1.0), 1.10, (1.02, 1.01, 0.96), 1.08, 0.010,
-           0.3, 1.5, 90, 0, 3),
-    Camera(-128, 5.0, 12, 9, 18, (240, 35, 0.3), 0.95, (0.93, 1.0, 1.08), 0.92, 0.022,
-           0.6, 0.8, 76, 1, 2),
-    Camera(-40, 8.5, 14, 10, -15, (310, 55, 0.8), 1.00, (1.0, 1.02, 0.95), 1.0, 0.014,
-           0.4, 1.0, 86, 2, 1, True),
-    Camera(90, 3.4, 9, 6, 0, (40, 45, 0.9), 1.08, (1.05, 1.0, 0.95), 1.04, 0.012,
-           0.3, 2.5, 88, 2, 1),
-    Camera(142, 9.5, 15, 11, 10, (100, 30, 0.5), 0.88, (0.95, 0.98, 1.06), 0.95, 0.020,
-           0.55, 1.0, 80, 0, 0),
-    Camera(-15, 4.6, 12, 9, 0, (200, 25, 0.55), 0.72, (1.10, 0.98, 0.86), 1.05, 0.030,
-           0.5, 1.2, 74, 1, 2),
-    Camera(-95, 5.2, 11, 7, 12, (0, 0, 0.0), 0.98, (0.97, 1.0, 1.03), 0.88, 0.016,
-           0.7, 1.8, 82, 0, 0, True),
-    Camera(205, 4.0, 11, 9, -8, (330, 65, 1.0), 1.20, (1.0, 1.0, 1.02), 1.12, 0.010,
-           0.35, 1.0, 90, 2, 3),
-    Camera(28, 11.0, 17, 12, 0, (120, 50, 0.6), 1.02, (0.98, 1.03, 0.97), 0.96, 0.018,
-           0.5, 0.6, 78, 1, 1, True),
-    Camera(-160, 3.2, 10, 8, 0, (80, 20, 0.75), 0.85, (1.08, 1.0, 0.90), 1.0, 0.024,
-           0.45, 1.4, 80, 0, 0),
-)  # fmt: skip
+# Where each camera stands and what it sees.
+_PLACES = """
+azimuth height distance sweep bend         sun verge wall crossing
+      8    5.5       15    12    0   60,50,0.9     0    0        0
+    172    6.5       14    11    0  150,40,0.7     2    1        0
+     52    4.2       10     8    0     20,60,1     0    3        0
+   -128      5       12     9   18  240,35,0.3     1    2        0
+    -40    8.5       14    10  -15  310,55,0.8     2    1        1
+     90    3.4        9     6    0   40,45,0.9     2    1        0
+    142    9.5       15    11   10  100,30,0.5     0    0        0
+    -15    4.6       12     9    0 200,25,0.55     1    2        0
+    -95    5.2       11     7   12       0,0,0     0    0        1
+    205      4       11     9   -8    330,65,1     2    3        0
+     28     11       17    12    0  120,50,0.6     1    1        1
+   -160    3.2       10     8    0  80,20,0.75     0    0        0
+"""
+
+# What each camera makes of it.
+_OPTICS = """
+exposure           tint contrast noise blur motion quality
+       1          1,1,1        1 0.012 0.35      0      88
+    1.05    1.06,1,0.92     1.05 0.015  0.4      1      84
+     1.1 1.02,1.01,0.96     1.08  0.01  0.3    1.5      90
+    0.95    0.93,1,1.08     0.92 0.022  0.6    0.8      76
+       1    1,1.02,0.95        1 0.014  0.4      1      86
+    1.08    1.05,1,0.95     1.04 0.012  0.3    2.5      88
+    0.88 0.95,0.98,1.06     0.95  0.02 0.55      1      80
+    0.72  1.1,0.98,0.86     1.05  0.03  0.5    1.2      74
+    0.98    0.97,1,1.03     0.88 0.016  0.7    1.8      82
+     1.2       1,1,1.02     1.12  0.01 0.35      1      90
+    1.02 0.98,1.03,0.97     0.96 0.018  0.5    0.6      78
+    0.85     1.08,1,0.9        1 0.024 0.45    1.4      80
+"""
+
+
+def _read_cameras() -> tuple[Camera, ...]:
+    fields: list[dict[str, Any]] = []
+    for table in (_PLACES, _OPTICS):
+        header, *rows = (line.split() for line in table.strip().splitlines())
+        for i, words in enumerate(rows):
+            if i == len(fields):
+                fields.append({})
+            for field, word in zip(header, words, strict=True):
+                numbers = [float(w) for w in word.split(",")]
+                fields[i][field] = tuple(numbers) if len(numbers) > 1 else numbers[0]
+    for known in fields:
+        for field in ("quality", "verge", "wall"):
+            known[field] = int(known[field])
+    return tuple(Camera(**known) for known in fields)
+
+
+CAMERAS = _read_cameras()
 
 
 class Light(NamedTuple):
@@ -139,107 +167,3 @@ def grain(x: np.ndarray, y: np.ndarray, scale: float, layer: int) -> np.ndarray:
     u = (x * np.float32(1 / scale)).astype(np.int32) & 255
     v = (y * np.float32(1 / scale)).astype(np.int32) & 255
     return TILE[layer][u, v]
-
-
-def _line(distance: np.ndarray, width: float, pixel: np.ndarray) -> np.ndarray:
-    """Coverage of a painted line, smoothed over the pixel's size on the ground."""
-    return np.clip((width / 2 - np.abs(distance)) / pixel + 0.5, 0, 1)
-
-
-def ground(
-    camera: Camera, x: np.ndarray, y: np.ndarray, pixel: np.ndarray
-) -> np.ndarray:
-    """Colours the ground at points of the road's frame.
-
-    Args:
-        camera: chooses verge and markings.
-        x: `[n]` along the road.
-        y: `[n]` across it; the vehicle's lane is centred on 0.
-        pixel: `[n]` size of a pixel on the ground, in metres.
-
-    Returns:
-        `[n, 3]` linear reflectance.
-    """
-    cloud, fine = grain(x, y, 0.11, 0), grain(x, y, 0.03, 1)
-    fade = np.minimum(1, 0.05 / pixel)
-    worn = np.abs(np.abs(y) - 0.8) < 0.35  # wheel tracks are polished
-    grey = 0.105 + 0.010 * cloud + 0.022 * fine * fade + 0.008 * worn
-    patch = grain(x + 31, y, 0.4, 0) > 1.4
-    grey = np.where(patch, grey * 0.8, grey)
-    out = grey[:, None] * np.array([1.0, 0.99, 0.97], np.float32)
-    wide = camera.lane
-    edge_left, edge_right = 1.5 * wide, -0.5 * wide - 0.5
-    mark = _line(y + 0.5 * wide + 0.1, 0.13, pixel)
-    dash = (x % 9.0) < 4.0
-    mark = np.maximum(mark, _line(y - 0.5 * wide, 0.13, pixel) * dash)
-    mark = np.maximum(mark, _line(y - edge_left + 0.2, 0.13, pixel))
-    if camera.crossing:
-        bars = ((y / 1.0) % 1 < 0.5) & (np.abs(x + 3.2) < 1.5)
-        mark = np.maximum(mark, bars)
-    mark = mark * np.clip(0.85 + 0.25 * cloud, 0, 1)
-    paint = np.array([0.62, 0.61, 0.57], np.float32)
-    out += mark[:, None] * (paint - out)
-    beyond = (y > edge_left) | (y < edge_right)
-    at = np.flatnonzero(beyond)
-    if at.size:
-        depth = np.where(y[at] > 0, y[at] - edge_left, edge_right - y[at])
-        out[at] = _verge(camera, x[at], y[at], depth, cloud[at], fine[at] * fade[at])
-    return out
-
-
-def _verge(
-    camera: Camera,
-    x: np.ndarray,
-    y: np.ndarray,
-    depth: np.ndarray,
-    cloud: np.ndarray,
-    fine: np.ndarray,
-) -> np.ndarray:
-    if camera.verge == 0:
-        base = np.array([0.115, 0.165, 0.055], np.float32)
-        shade = 1 + 0.16 * cloud + 0.28 * fine
-    elif camera.verge == 1:
-        base = np.array([0.27, 0.215, 0.155], np.float32)
-        shade = 1 + 0.14 * cloud + 0.16 * fine
-    else:
-        base = np.array([0.33, 0.32, 0.30], np.float32)
-        joint = ((x % 0.6) < 0.035) | ((y % 0.6) < 0.035)
-        shade = 1 + 0.06 * cloud + 0.05 * fine - 0.22 * joint
-    out = np.maximum(shade, 0.25)[:, None] * base
-    kerb = depth < 0.22
-    out[kerb] = (0.36 + 0.02 * fine[kerb])[:, None] * np.float32([1, 0.99, 0.96])
-    out[depth < 0.05] = 0.07
-    return out
-
-
-def backdrop(
-    camera: Camera, x: np.ndarray, z: np.ndarray, side: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colours an upright plane along the road: `[n, 3]` colours and where it ends."""
-    cloud = grain(x + 40 * side, z * 2, 0.12, 0)
-    fine = grain(x + 40 * side, z, 0.05, 1)
-    if camera.wall in (0, 3):
-        top = 1.6 + 0.25 * cloud if camera.wall == 3 else 3.6 + 1.1 * cloud
-        base = np.array([0.06, 0.10, 0.035], np.float32)
-        color = np.maximum(1 + 0.3 * cloud + 0.35 * fine, 0.2)[:, None] * base
-    elif camera.wall == 1:
-        house = np.floor(x / 9.0)
-        hue = (house * 0.618 + 0.3 * side) % 1
-        base = 0.28 + 0.25 * hue
-        color = base[:, None] * np.stack(
-            [np.ones_like(hue), 0.86 + 0.1 * hue, 0.68 + 0.25 * hue], axis=1
-        )
-        pane = (np.abs((x / 2.25) % 1 - 0.5) < 0.27) & (
-            np.abs((z / 3.0) % 1 - 0.55) < 0.24
-        )
-        color[pane] = np.float32([0.06, 0.075, 0.09])
-        color *= (1 + 0.05 * cloud)[:, None]
-        top = 8.0 + 3 * hue
-    else:
-        base = np.float32([0.30, 0.30, 0.29])
-        seam = ((x % 2.5) < 0.08) | (np.abs(z - 1.1) < 0.04)
-        color = (
-            np.maximum(1 + 0.07 * cloud + 0.05 * fine - 0.3 * seam, 0.2)[:, None] * base
-        )
-        top = np.full_like(x, 2.4)
-    return color.astype(np.float32), z < top

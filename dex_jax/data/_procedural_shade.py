@@ -2,14 +2,19 @@
 
 import numpy as np
 
-from dex_jax.data._procedural_paint import GLASS, LAMP, SUNROOF, TAIL, Palette
+from dex_jax.data._procedural_codes import Code
+from dex_jax.data._procedural_paint import Palette
 from dex_jax.data._procedural_scene import Light, grain
 
 _FLOAT = np.float32
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 def _unit(v: np.ndarray) -> np.ndarray:
-    return v / np.sqrt((v * v).sum(axis=0))
+    return v * (1 / np.sqrt(_dot(v, v)))
 
 
 def shade(
@@ -38,60 +43,62 @@ def shade(
     """
     position, normal = values[:3], _unit(values[3:6])
     view = _unit(eye.astype(_FLOAT)[:, None] - position)
-    facing = (normal * view).sum(axis=0)
-    mirror = 2 * facing * normal - view
+    sun = light.direction.astype(_FLOAT)
+    sky, earth = light.sky.astype(_FLOAT), light.ground.astype(_FLOAT)
+    facing = _dot(normal, view)
+    mirror = normal * (2 * facing) - view
     facing = np.clip(facing, 0.02, 1)
-    color = palette.color[codes].T
+    color = palette.color[:, codes]
     if dirt > 0.05:
-        color = _soil(color, position, codes, dirt, seed)
-    color = color * (1 + palette.metal[codes] * (0.55 * facing - 0.35))
-    up = normal[2]
-    low = np.clip(position[2] * _FLOAT(1.6) + _FLOAT(0.25), 0.25, 1)
-    toward = np.clip((normal * light.direction.astype(_FLOAT)[:, None]).sum(0), 0, 1)
-    sky = light.sky.astype(_FLOAT)[:, None]
-    earth = light.ground.astype(_FLOAT)[:, None]
-    above = np.where(up < 0, (0.5 + 0.5 * up) * low, 0.5 + 0.5 * up)
-    lit = sky * above + earth * (0.5 - 0.5 * up) * low
-    lit += _FLOAT(light.sun) * toward
-    out = color * lit
+        _soil(color, position, codes, dirt, seed)
+    if palette.metal.any():
+        color *= 1 + palette.metal[codes] * (_FLOAT(0.55) * facing - _FLOAT(0.35))
+    # The road under the vehicle is dark: light from below fades near it.
+    low = np.clip(position[2] * _FLOAT(1.6) + _FLOAT(0.25), 0, 1)
+    above = _FLOAT(0.5) + _FLOAT(0.5) * normal[2]
+    below = (1 - above) * low
+    above *= np.where(normal[2] < 0, low, 1)
+    toward = np.maximum(_dot(normal, sun), 0) * _FLOAT(light.sun)
     gloss = palette.gloss[codes]
-    # Schlick's approximation of a clear coat.
-    fresnel = 0.045 + 0.955 * (1 - facing) ** 5
-    out += gloss * np.minimum(fresnel, 0.55) * _around(mirror, sky, earth)
-    spark = np.clip((mirror * light.direction.astype(_FLOAT)[:, None]).sum(0), 0, 1)
+    rim = 1 - facing
+    rim *= rim * rim * rim * rim
+    # Schlick's approximation of a clear coat, held back at grazing angles.
+    coat = gloss * np.minimum(_FLOAT(0.045) + _FLOAT(0.955) * rim, _FLOAT(0.55))
+    spark = np.maximum(_dot(mirror, sun), 0)
     for _ in range(6):
         spark *= spark
-    out += gloss * spark * _FLOAT(0.9 * light.sun)
-    out += palette.glow[codes] * palette.color[codes].T
-    return _lamps(out, codes, position)
+    spark *= gloss * _FLOAT(0.9 * light.sun)
+    open_sky, road, fade = _around(mirror)
+    glow = palette.glow[codes] if palette.glow.any() else _FLOAT(0)
+    for channel in range(3):
+        lit = sky[channel] * above + earth[channel] * below + toward + glow
+        # A row of houses and trees stands between the sky and the road.
+        band = _FLOAT(0.22) * sky[channel]
+        around = band + open_sky * (sky[channel] * fade - band)
+        around += road * (_FLOAT(0.6) * earth[channel] - band)
+        color[channel] = color[channel] * lit + coat * around + spark
+    return color
 
 
 def _soil(
     color: np.ndarray, position: np.ndarray, codes: np.ndarray, dirt: float, seed: int
-) -> np.ndarray:
-    x, y, z = position
-    cloud = grain(x + seed % 97, z + 0.5 * y, 0.02, 0)
-    amount = np.clip(1.15 - z / 0.75 + 0.35 * cloud, 0, 1) * min(dirt, 0.85)
-    amount *= np.where((codes == GLASS) | (codes == LAMP), 0.3, 1)
-    mud = np.array([0.16, 0.125, 0.085], _FLOAT)[:, None]
-    return color + amount.astype(_FLOAT) * (mud - color)
+) -> None:
+    """Lays mud on the lower parts, in place."""
+    at = np.flatnonzero(position[2] < 1.15)
+    x, y, z = position[:, at]
+    cloud = grain(x + seed % 97, z + _FLOAT(0.5) * y, 0.02, 0)
+    amount = np.clip(_FLOAT(1.15) - z * _FLOAT(1.33) + _FLOAT(0.35) * cloud, 0, 1)
+    clean = (codes[at] == Code.GLASS) | (codes[at] == Code.LAMP)
+    amount *= _FLOAT(min(dirt, 0.85)) * np.where(clean, _FLOAT(0.3), _FLOAT(1))
+    for channel, mud in enumerate((0.16, 0.125, 0.085)):
+        here = color[channel, at]
+        color[channel, at] = here + amount * (_FLOAT(mud) - here)
 
 
-def _around(mirror: np.ndarray, sky: np.ndarray, earth: np.ndarray) -> np.ndarray:
-    """What stands around: sky above, a row of houses and trees, the road below."""
+def _around(mirror: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a mirror sees: share of sky, share of road, brightness of the sky."""
     x, y, z = mirror
-    skyline = 0.13 + 0.05 * grain(x + y, x - y, 0.012, 0)
+    skyline = _FLOAT(0.13) + _FLOAT(0.05) * grain(x + y, x - y, 0.012, 0)
     open_sky = np.clip((z - skyline) * 12, 0, 1)
-    road = np.clip(-z * 10, 0, 1)
-    bright = sky * (1.25 - 0.45 * np.clip(z, 0, 1))
-    band = sky * _FLOAT(0.22)
-    return band + open_sky * (bright - band) + road * (earth * _FLOAT(0.6) - band)
-
-
-def _lamps(out: np.ndarray, codes: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Gives lamps ribs and windows a view of the seats' dark."""
-    rib = ((codes == LAMP) | (codes == TAIL)) & ((position[1] * 18) % 1 < 0.4)
-    out[:, rib] *= _FLOAT(0.8)
-    inside = ((codes == GLASS) | (codes == SUNROOF)) & ((position[0] / 0.55) % 1 < 0.45)
-    out[:, inside] *= _FLOAT(0.9)
-    return out
+    road = np.clip(z * -10, 0, 1)
+    return open_sky, road, _FLOAT(1.25) - _FLOAT(0.45) * np.maximum(z, 0)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dex_jax.data._procedural_plan import RECIPES, SPLITS, VERSION, Job, digest
+from dex_jax.data._procedural_plan import RECIPES, SPLITS, VERSION, Job
 from dex_jax.data._procedural_worker import Drawn
 
 
@@ -33,8 +33,7 @@ class ProceduralVehicles(tfds.core.GeneratorBasedBuilder):
         ProceduralConfig(name=size, size=size) for size in RECIPES
     ]
 
-    url_infos: ClassVar[dict] = {}
-    """Nothing is downloaded, so no list of addresses is looked for."""
+    url_infos = None  # nothing is downloaded: no list of addresses is looked for
     jobs: Sequence[Job] = ()
     """What to draw when the set is made."""
     drawn: Iterator[Drawn] = iter(())
@@ -158,7 +157,8 @@ def _damaged(place: Path) -> str:
 
 
 def _source(builder: ProceduralVehicles, split: str) -> Any:
-    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    source: Any = builder.as_data_source
+    return source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 @contextlib.contextmanager
@@ -192,7 +192,8 @@ def _make(
         config=config, data_dir=os.fspath(folder), file_format="array_record"
     )
     builder.jobs = jobs
-    builder.info.metadata["digest"] = content
+    info: Any = builder.info
+    info.metadata["digest"] = content
     tfds.disable_progress_bar()
     try:
         # TFDS announces a download on stdout; ours is none.

@@ -6,44 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dex_jax.data._procedural_colors import PAINTS, TAXI_PAINTS, VIVID, Color
 from dex_jax.data._procedural_shapes import MEASURES, Measures
-
-Color = tuple[float, float, float]
 
 # How often each body is met.
 BODY_WEIGHTS = {
-    "sedan": 15, "hatchback": 11, "suv": 12, "estate": 8, "coupe": 5, "offroad": 5,
-    "minivan": 7, "pickup": 8, "van": 8, "minibus": 5, "box_truck": 7, "flatbed": 4,
-    "tipper": 4, "tanker": 3, "bus": 5, "taxi": 6,
-}  # fmt: skip
-
-# sRGB, share of metal in the paint, weight.
-PAINTS: tuple[tuple[Color, float, int], ...] = (
-    ((0.93, 0.93, 0.91), 0.0, 13),
-    ((0.78, 0.79, 0.80), 0.8, 12),
-    ((0.13, 0.13, 0.14), 0.4, 11),
-    ((0.42, 0.44, 0.46), 0.8, 9),
-    ((0.60, 0.10, 0.10), 0.3, 8),
-    ((0.14, 0.24, 0.52), 0.5, 8),
-    ((0.46, 0.63, 0.80), 0.6, 5),
-    ((0.12, 0.36, 0.24), 0.4, 5),
-    ((0.56, 0.66, 0.58), 0.7, 4),
-    ((0.78, 0.72, 0.58), 0.6, 6),
-    ((0.42, 0.30, 0.21), 0.6, 5),
-    ((0.90, 0.72, 0.12), 0.0, 5),
-    ((0.88, 0.42, 0.12), 0.2, 4),
-    ((0.38, 0.14, 0.27), 0.5, 4),
-    ((0.16, 0.50, 0.55), 0.4, 3),
-    ((0.90, 0.86, 0.74), 0.0, 4),
-)
-TAXI_PAINTS: tuple[Color, ...] = (
-    (0.95, 0.76, 0.10), (0.93, 0.93, 0.91), (0.13, 0.13, 0.14), (0.18, 0.52, 0.36),
-)  # fmt: skip
-VIVID: tuple[Color, ...] = (
-    (0.85, 0.12, 0.12), (0.10, 0.30, 0.75), (0.98, 0.78, 0.08), (0.10, 0.55, 0.25),
-    (0.95, 0.95, 0.95), (0.08, 0.08, 0.09), (0.92, 0.45, 0.08), (0.55, 0.15, 0.55),
-    (0.10, 0.65, 0.70), (0.90, 0.40, 0.60),
-)  # fmt: skip
+    "sedan": 15,
+    "hatchback": 11,
+    "suv": 12,
+    "estate": 8,
+    "coupe": 5,
+    "offroad": 5,
+    "minivan": 7,
+    "pickup": 8,
+    "van": 8,
+    "minibus": 5,
+    "box_truck": 7,
+    "flatbed": 4,
+    "tipper": 4,
+    "tanker": 3,
+    "bus": 5,
+    "taxi": 6,
+}
 
 CARS = ("sedan", "hatchback", "suv", "estate", "coupe", "offroad", "minivan", "taxi")
 TRUCKS = ("box_truck", "flatbed", "tipper", "tanker")
@@ -124,10 +108,16 @@ def sample_model(rng: np.random.Generator, body: str) -> Model:
     scale = {
         name: getattr(base, name) * rng.uniform(1 - spread, 1 + spread)
         for name, spread in (
-            ("hood", 0.10), ("screen", 0.15), ("rear", 0.15), ("deck", 0.15),
-            ("width", 0.03), ("nose_z", 0.05), ("wheel", 0.06), ("tumble", 0.2),
+            ("hood", 0.10),
+            ("screen", 0.15),
+            ("rear", 0.15),
+            ("deck", 0.15),
+            ("width", 0.03),
+            ("nose_z", 0.05),
+            ("wheel", 0.06),
+            ("tumble", 0.2),
         )
-    }  # fmt: skip
+    }
     longer, taller = rng.uniform(0.95, 1.06), rng.uniform(0.97, 1.05)
     for name in ("length", "cargo"):
         scale[name] = getattr(base, name) * longer
@@ -269,9 +259,18 @@ DETAILS: dict[str, Callable] = {
 
 # Those of them that a camera can tell from most sides, with how hard it is to miss.
 _TELLING = {
-    "stickers": 4, "rack": 2, "roof_box": 2, "stripe": 3, "roof": 2, "rim": 1,
-    "rim_color": 1, "lower": 2, "panel": 2, "sunroof": 0.5, "dirt": 0.5,
-}  # fmt: skip
+    "stickers": 4,
+    "rack": 2,
+    "roof_box": 2,
+    "stripe": 3,
+    "roof": 2,
+    "rim": 1,
+    "rim_color": 1,
+    "lower": 2,
+    "panel": 2,
+    "sunroof": 0.5,
+    "dirt": 0.5,
+}
 
 
 def _cargo_color(rng: np.random.Generator, body: str, paint: Color) -> Color:
@@ -288,12 +287,32 @@ def sample_vehicle(rng: np.random.Generator, model: Model) -> Vehicle:
         paint, metal = TAXI_PAINTS[_pick(rng, [4, 2, 1, 1])], 0.0
     else:
         paint, metal, _ = PAINTS[_pick(rng, [weight for _, _, weight in PAINTS])]
-    paint = tuple(float(np.clip(c + rng.normal(0, 0.02), 0.06, 0.96)) for c in paint)
+    red, green, blue = np.clip(paint + rng.normal(0, 0.02, 3), 0.06, 0.96).tolist()
+    paint = (red, green, blue)
     blank = Vehicle(
-        model, paint, metal, None, None, 0, (0, 0, 0), 0, 0, 0, None, False, False,
-        False, False, False, None, (), None, 0, (0, (0, 0, 0)),
+        model,
+        paint,
+        metal,
+        None,
+        None,
+        0,
+        (0, 0, 0),
+        0,
+        0,
+        0,
+        None,
+        False,
+        False,
+        False,
+        False,
+        False,
+        None,
+        (),
+        None,
+        0,
+        (0, (0, 0, 0)),
         _cargo_color(rng, model.body, paint),
-    )  # fmt: skip
+    )
     drawn = {name: draw(rng, blank) for name, draw in DETAILS.items()}
     return dataclasses.replace(blank, **drawn)
 
