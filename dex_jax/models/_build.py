@@ -10,10 +10,13 @@ from jax.typing import DTypeLike
 
 from dex_jax._checks import check_choice, check_count
 from dex_jax.models._chain import Chain, Plan
+from dex_jax.models._efficientnet import efficientnet_plan
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._resnet import resnet_plan
 from dex_jax.models._start import initialise
 from dex_jax.models.parts import PAPER, Cuts, layout
+
+_WIDTH_DEPTH = {"b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4)}
 
 BACKBONES: dict[str, Callable[..., Plan]] = {
     "resnet50": resnet_plan,
@@ -23,9 +26,12 @@ BACKBONES: dict[str, Callable[..., Plan]] = {
     "se_resnext50": partial(
         resnet_plan, squeeze=True, groups=32, group_width=4, pool="ceil"
     ),
-    "resnet_slim": partial(
-        resnet_plan, width=16, blocks=(1, 1, 1, 1), ibn=True, pool="none"
-    ),
+    "resnet_slim": partial(resnet_plan, width=16, blocks=(1, 1, 1, 1), ibn=True),
+    **{
+        f"efficientnet_{size}": partial(efficientnet_plan, width=width, depth=depth)
+        for size, (width, depth) in _WIDTH_DEPTH.items()
+    },
+    "efficientnet_lite0": partial(efficientnet_plan, lite=True),
 }
 
 
@@ -52,7 +58,8 @@ def backbone(
         rngs: `nnx.Rngs` or a seed; equal seeds give equal values on every device. None
             leaves the module abstract (shapes alone).
         **options: of the family. ResNets: `cbam` ("blocks", "last", "none"), `pool`
-            ("padded", "ceil", "none"), `width`, `blocks`.
+            ("padded", "ceil", "none"), `width`, `blocks`. EfficientNets:
+            `stochastic_depth`, a rate; their training then needs a random `key`.
 
     Returns:
         A Flax NNX module.
@@ -64,7 +71,7 @@ def backbone(
         >>> import jax.numpy as jnp
         >>> trunk = backbone("resnet_slim", width=4, rngs=0)
         >>> trunk(jnp.zeros((1, 64, 64, 3))).shape
-        (1, 8, 8, 128)
+        (1, 4, 4, 128)
     """
     plan = _plan(name, last_stride, dtype, options)
     return initialise(lambda: Chain(plan.units), rngs)

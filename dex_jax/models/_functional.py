@@ -82,7 +82,7 @@ def apply(
         ...     *parts, jnp.zeros((1, 32, 32, 3)), train=False
         ... )
         >>> features.shape
-        (1, 4, 4, 128)
+        (1, 2, 2, 128)
     """
     # Without the copy, updating a batch norm inside a gradient is a trace error.
     module = nnx.merge(graphdef, params, stats, copy=True)

@@ -169,7 +169,7 @@ class BatchNorm(nnx.Module):
         for stored, new in ((self.mean, mean), (self.var, unbiased)):
             old = stored[...]
             new = jax.lax.stop_gradient(new.reshape(old.shape)).astype(old.dtype)
-            stored[...] = self.momentum * old + (1 - self.momentum) * new
+            stored.set_value(self.momentum * old + (1 - self.momentum) * new)
 
 
 class InstanceAffine(nnx.Module):

@@ -1,10 +1,11 @@
 """The ResNet family: plain, IBN-a, CBAM, squeeze-excite ResNeXt, and a slim one."""
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -100,18 +101,23 @@ class Stem(nnx.Module):
 
 
 def max_pool(x: jax.Array, *, ceil: bool) -> jax.Array:
-    """3 x 3 maxima at stride 2, padded by a pixel or (`ceil`) at the far end alone."""
-    sizes = x.shape[1:3]
-    # The far padding completes the last window that starts inside the map.
-    padding = [(0, (n - 1) % 2) if ceil else (1, 1) for n in sizes]
-    return jax.lax.reduce_window(
-        x,
-        np.array(-np.inf, x.dtype),
-        jax.lax.max,
-        window_dimensions=(1, 3, 3, 1),
-        window_strides=(1, 2, 2, 1),
-        padding=[(0, 0), *padding, (0, 0)],
-    )
+    """3 x 3 maxima at stride 2, padded by a pixel or (`ceil`) at the far end alone.
+
+    Taken one axis at a time from shifted slices: the gradient of XLA's window reduction
+    is five times slower on a CPU.
+    """
+    for axis in (1, 2):
+        # The far padding completes the last window that starts inside the map.
+        ends = (0, (x.shape[axis] - 1) % 2) if ceil else (1, 1)
+        padding = [ends if a == axis else (0, 0) for a in range(4)]
+        padded = jnp.pad(x, padding, constant_values=-jnp.inf)
+        last = padded.shape[axis] - 2
+        slices = [
+            jax.lax.slice_in_dim(padded, start, last + start, 2, axis)
+            for start in range(3)
+        ]
+        x = functools.reduce(jnp.maximum, slices)
+    return x
 
 
 class Bottleneck(nnx.Module):
