@@ -44,7 +44,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
     folder = Path(flags.out or Path("reports") / source.name)
-    report.check_folder(folder, force=flags.force)
+    if not flags.score:
+        report.check_folder(folder, force=flags.force)
     protocol = chosen_protocol(source.protocol, flags)
     print(protocol.describe())
 
@@ -83,9 +84,10 @@ def evaluate(flags: argparse.Namespace) -> None:
     if swept is not None:
         console.print(swept.screen())
     start = time.perf_counter()
-    written = report.write_report(found, folder, force=flags.force)
+    written = report.write_report(found, folder, force=flags.force, brief=flags.brief)
     seconds = time.perf_counter() - start
-    print(f"report in {seconds:.0f} s: {written / 'index.html'}")
+    page = written / (report.FIGURES_FILE if flags.brief else report.PAGE)
+    print(f"report in {seconds:.0f} s: {page}")
 
 
 def open_source(flags: argparse.Namespace) -> Source:
@@ -207,6 +209,7 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=Path, help="report folder; default: reports/<run>")
     add("--force", action="store_true", help="replace a report that is there")
+    add("--brief", action="store_true", help="report.json and CSV alone, no figures")
     add("--export", type=Path, help="also write the embeddings file")
     add("--submission", type=Path, help="write AI City's track2.txt of the last chain")
     add("--score", type=Path, help="only score a track2.txt or a distance matrix .npy")

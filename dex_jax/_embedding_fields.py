@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 "never read; save names as unicode arrays and labels as integers"
             ) from None
         raise ValueError(f"{path}: key {name!r} cannot be read: {error}") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{path}: damaged or cut short: {error}") from None
     return arrays
 

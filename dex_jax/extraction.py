@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from rich.progress import (
 )
 
 from dex_jax._checks import check_count, unit_rows
+from dex_jax._embedding_fields import read_arrays
 from dex_jax.data import EvalBatch, ReidData, ReidSplit, eval_batches, normalize
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.rerank import fuse
@@ -167,8 +167,6 @@ def describe(
     rows = []
     for images, count in _shown(batches, len(split), label, progress):
         out = np.asarray(_forward(weights, jax.device_put(images, rows_of), flip))
-        if out.ndim != 2 or len(out) != batch_size:
-            raise ValueError(f"apply: expected [{batch_size}, D], got {out.shape}")
         rows.append(out[:count])
     features = np.concatenate(rows)  # [N, D]
     _check_described(features, split.names)
@@ -178,7 +176,10 @@ def describe(
 @functools.partial(jax.jit, static_argnums=2)
 def _forward(apply: Apply, images: jax.Array, flip: bool) -> jax.Array:
     images = normalize(images)  # uint8 -> float32 [B, S, S, 3]
-    rows = unit_rows(apply(images).astype(jnp.float32))  # [B, D]
+    rows = apply(images)  # [B, D]
+    if rows.ndim != 2 or len(rows) != len(images):
+        raise ValueError(f"apply: expected descriptors [B, D], got {rows.shape}")
+    rows = unit_rows(rows.astype(jnp.float32))
     if flip:
         mirrored = apply(images[:, :, ::-1]).astype(jnp.float32)
         rows = unit_rows(rows + unit_rows(mirrored))
@@ -289,7 +290,7 @@ class Cache:
         if path.is_file():
             try:
                 found = _read_cached(path, text)
-            except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            except (ValueError, KeyError) as error:
                 self._say(f"cache {path} is damaged ({error}); describing again")
             else:
                 self._say(f"reusing {len(found.features)} descriptors from {path}")
@@ -312,13 +313,13 @@ class Cache:
 
 
 def _read_cached(path: Path, text: str) -> Descriptors:
-    with np.load(path, allow_pickle=False) as archive:
-        features = archive["features"]
-        if str(archive["key"]) != text:
-            raise ValueError("it belongs to another key")
-        if str(archive["checksum"]) != _digest(features.tobytes()):
-            raise ValueError("its content does not match its checksum")
-        return Descriptors(features, float(archive["seconds"]), reused=True)
+    arrays = read_arrays(path)
+    features = arrays["features"]
+    if str(arrays["key"]) != text:
+        raise ValueError("it belongs to another key")
+    if str(arrays["checksum"]) != _digest(features.tobytes()):
+        raise ValueError("its content does not match its checksum")
+    return Descriptors(features, float(arrays["seconds"]), reused=True)
 
 
 def code_version() -> str:

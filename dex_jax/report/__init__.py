@@ -1,6 +1,12 @@
 """Results to look at: tables, figures, the page of queries, submissions."""
 
-from dex_jax.report._folder import Report, check_folder, write_report
+from dex_jax.report._folder import (
+    FIGURES_FILE,
+    PAGE,
+    Report,
+    check_folder,
+    write_report,
+)
 from dex_jax.report._paper import PAPER_DATA, TABLES, Row, Table, rows_for
 from dex_jax.report._results import Result, rank_all, run_row, score, tracklet_notes
 from dex_jax.report._submission import (
@@ -11,6 +17,8 @@ from dex_jax.report._submission import (
 from dex_jax.report._sweep import Grid, Swept, read_sweep, sweep
 
 __all__ = [
+    "FIGURES_FILE",
+    "PAGE",
     "PAPER_DATA",
     "TABLES",
     "Grid",

@@ -182,6 +182,7 @@ def write_report(
     folder: str | os.PathLike,
     *,
     force: bool = False,
+    brief: bool = False,
     say: Callable[[str], object] = print,
 ) -> Path:
     """Writes the report; the folder appears whole or not at all.
@@ -190,6 +191,7 @@ def write_report(
         report: what to write.
         folder: where.
         force: replace a report that is there.
+        brief: write the figures of merit alone, without pictures and page.
         say: where progress lines go.
 
     Returns:
@@ -202,7 +204,9 @@ def write_report(
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        _write_files(report, partial, say)
+        _write_numbers(report, partial)
+        if not brief:
+            _write_pictures(report, partial, say)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -211,10 +215,13 @@ def write_report(
     return folder
 
 
-def _write_files(report: Report, folder: Path, say: Callable[[str], object]) -> None:
+def _write_numbers(report: Report, folder: Path) -> None:
     text = json.dumps(report.record(), indent=1, allow_nan=False, default=_plain)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
     write_query_csv(folder / "queries.csv", report.file, report.results)
+
+
+def _write_pictures(report: Report, folder: Path, say: Callable[[str], object]) -> None:
     figures = _figures(report)
     for name, (_, figure) in figures.items():
         save_figure(figure, folder, name)

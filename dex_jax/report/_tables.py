@@ -85,7 +85,7 @@ def _gain(comparison: Comparison | None) -> list[str]:
         return ["", ""]
     return [
         f"{100 * comparison.difference.mean:+.1f}",
-        f"{comparison.p_value:.3f}",
+        f"{comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "<0.001",
     ]
 
 

@@ -1,0 +1,65 @@
+"""A small set of embeddings with images, and results on it."""
+
+import numpy as np
+import pytest
+
+from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.report import Report, rows_for, run_row
+
+
+def make_file(*, identities: int = 6, cameras: int = 3, images: int = 3):
+    """One query an identity at camera 0; a tracklet for each identity and camera."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(identities, 16))
+    labels = np.array(
+        [
+            (i, c, i * cameras + c)
+            for i in range(identities)
+            for c in range(cameras)
+            for _ in range(images)
+        ]
+    )
+    return EmbeddingFile(
+        (centres + 0.8 * rng.normal(size=centres.shape)).astype(np.float32),
+        (centres[labels[:, 0]] + 0.8 * rng.normal(size=(len(labels), 16))).astype(
+            np.float32
+        ),
+        tuple(f"query/{i}.jpg" for i in range(identities)),
+        tuple(f"gallery/{i}.jpg" for i in range(len(labels))),
+        query_identities=np.arange(identities),
+        gallery_identities=labels[:, 0],
+        query_cameras=np.zeros(identities, np.int64),
+        gallery_cameras=labels[:, 1],
+        query_tracklets=np.full(identities, -1),
+        gallery_tracklets=labels[:, 2],
+    )
+
+
+def make_images(file: EmbeddingFile) -> dict[str, list[np.ndarray]]:
+    """Plain pictures whose colour is the identity."""
+    identities = {"query": file.query_identities, "gallery": file.gallery_identities}
+    return {
+        side: [np.full((24, 32, 3), 30 + 30 * int(i), np.uint8) for i in labels]
+        for side, labels in identities.items()
+        if labels is not None
+    }
+
+
+@pytest.fixture(scope="session")
+def file() -> EmbeddingFile:
+    return make_file()
+
+
+@pytest.fixture(scope="session")
+def protocol() -> Protocol:
+    return Protocol("sample", remove_same_camera=True)
+
+
+@pytest.fixture(scope="session")
+def report(file: EmbeddingFile, protocol: Protocol) -> Report:
+    rows = rows_for("dex(k=3),tracklet").rows
+    results = [run_row(file, row, protocol) for row in rows]
+    return Report(
+        "Sample", file, protocol, results, images=make_images(file), explained=(1,)
+    )

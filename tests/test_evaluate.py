@@ -1,0 +1,190 @@
+"""The program: flags, what is checked before work, and what comes out."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import evaluate
+from dex_jax.embeddings import EmbeddingFile, load, save
+from tests.report.conftest import make_file
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluate") / "vectors.npz"
+    save(make_file(), path)
+    return path
+
+
+@pytest.fixture
+def run(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def start(*flags: str, embeddings: str | None = str(path)) -> tuple[int, str, str]:
+        source = [] if embeddings is None else ["--embeddings", embeddings]
+        code = evaluate.main([*source, *flags])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return start
+
+
+BRIEF = ("--brief", "--rerank")
+
+
+def test_a_chain_from_vectors_to_report(run, tmp_path):
+    code, out, err = run("--rerank", "dex(k=3),dba(k=3)")
+    assert (code, err) == (0, "")
+    assert "embeddings file: same-camera images removed, mAP over all positives" in out
+    assert "6 queries, 54 gallery images; 0 queries without a positive left out" in out
+    found = json.loads((tmp_path / "reports" / "vectors" / "report.json").read_text())
+    assert [r["chain"] for r in found["results"]] == ["none", "dex(k=3),dba(k=3)"]
+    for row in found["results"]:
+        assert 0 < row["mAP_95"][0] <= row["mAP"] <= row["mAP_95"][1] <= 1
+        shown = f"{row['label']} +{100 * row['mAP']:.1f} "
+        assert re.search(shown.replace("(", r"\(").replace(")", r"\)"), out)
+    assert {"jax", "numpy", "dex_jax"} <= found["versions"].keys()
+
+
+def test_a_table_shows_the_paper_beside_ours(run, tmp_path):
+    code, out, _ = run(*BRIEF, "table5", "--out", str(tmp_path / "t5"))
+    assert code == 0
+    for k, figures in ((5, "76.0  86.7  91.2"), (40, "79.2  86.7  91.7")):
+        assert re.search(rf"DBA, k {k} .*{figures}", out)
+    assert "another data set than ours" in " ".join(out.split())
+
+
+def test_a_report_is_not_overwritten_by_accident(run, tmp_path):
+    folder = tmp_path / "mine"
+    assert run(*BRIEF, "none", "--out", str(folder))[0] == 0
+    before = (folder / "report.json").read_bytes()
+    code, out, err = run(*BRIEF, "none", "--out", str(folder))
+    assert code == 2 and "holds a report; --force replaces it" in err
+    assert "baseline" not in out and (folder / "report.json").read_bytes() == before
+    (folder / "stale.txt").write_text("old")
+    assert run(*BRIEF, "none", "--out", str(folder), "--force")[0] == 0
+    assert not (folder / "stale.txt").exists()
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.tex").write_text("x")
+    code, _, err = run("--rerank", "none", "--out", str(other), "--force")
+    assert code == 2 and "exists and is no report" in err
+    assert (other / "thesis.tex").exists()
+
+
+def test_submission_and_its_score(run, tmp_path):
+    target = tmp_path / "track2.txt"
+    code, out, _ = run(*BRIEF, "dex(k=3)", "--submission", str(target))
+    assert code == 0 and "chain dex(k=3),tracklet" in out
+    lines = [line.split() for line in target.read_text().splitlines()]
+    assert len(lines) == 6 and all(
+        sorted(map(int, x)) == [*range(1, 55)] for x in lines
+    )
+    # Pulled in: the three images of a tracklet, 3 i + 1 to 3 i + 3, stay together.
+    blocks = np.array(lines, int).reshape(6, 18, 3)
+    assert (np.sort(blocks) - np.sort(blocks)[..., :1] == [0, 1, 2]).all()
+    code, out, _ = run("--score", str(target))
+    assert code == 0
+    figure = re.search(r"mAP (\d+\.\d+), CMC@1", out)
+    assert figure is not None
+    _, out, _ = run(*BRIEF, "dex(k=3),tracklet", "--out", "again")
+    assert f"{float(figure[1]):.1f}" in out
+    target.write_text("\n".join(target.read_text().splitlines()[:-1]))
+    code, _, err = run("--score", str(target))
+    assert code == 2 and "has 5 lines, expected one a query: 6" in err
+
+
+def test_protocol_can_be_changed_and_is_said(run):
+    code, out, _ = run(
+        *BRIEF, "none", "--same_camera", "keep", "--top", "5",
+        "--ap_denominator", "min", "--out", "kept",
+    )  # fmt: skip
+    assert code == 0
+    assert (
+        "embeddings file, changed by flags: same-camera images kept, mAP@5 over "
+        "min(positives, 5)" in out
+    )
+
+
+def test_export_carries_the_protocol(run, tmp_path):
+    target = tmp_path / "exported.npz"
+    flags = (*BRIEF, "none", "--same_camera", "keep")
+    assert run(*flags, "--export", str(target))[0] == 0
+    assert load(target).meta["protocol"]["remove_same_camera"] is False
+    code, out, _ = run(*BRIEF, "none", "--out", "b", embeddings=str(target))
+    assert code == 0 and "same-camera images kept" in out
+
+
+def test_sweep_prints_its_grid(run, tmp_path):
+    code, out, _ = run(
+        "--rerank", "dex(k=3)", "--sweep", "dex.alpha=1,2;dex.k=2,3", "--out", "grid"
+    )
+    assert code == 0 and "dex.alpha / dex.k" in out
+    found = json.loads((tmp_path / "grid" / "report.json").read_text())["sweep"]
+    assert np.array(found["mAP"]).shape == (2, 2)
+    assert (tmp_path / "grid" / "sweep.png").is_file()
+
+
+def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
+    file = make_file()
+    bare = EmbeddingFile(
+        file.query_features, file.gallery_features, file.query_names, file.gallery_names
+    )
+    save(bare, tmp_path / "bare.npz")
+    code, out, err = run(
+        *BRIEF, "dex(k=3)", "--submission", "track2.txt",
+        embeddings=str(tmp_path / "bare.npz"),
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "no identities, so nothing is scored" in out
+    assert "the gallery has no tracklets" in " ".join(out.split())
+    assert (tmp_path / "track2.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--rerank", "dexx"), "unknown step 'dexx'; allowed are none, aqe"),
+        (("--rerank", "dba,dex(q=1)"), "dex has no option"),
+        (("--rerank", "tracklet,dex"), "cannot stand there"),
+        (("--rerank", "table2"), "compares image scales, which needs the images"),
+        (("--rerank", "dex", "--sweep", "dba.alpha=1"), "'dba' is not a step of 'dex'"),
+        (("--rerank", "dex", "--sweep", "dex.alpha=one"), "expected numbers"),
+        (("--rerank", "dex", "--sweep", "alpha=1"), r"expected step.option=1,2,3"),
+        (("--rerank", "table6", "--sweep", "dex.alpha=1"), "needs a chain"),
+        (("--rerank", "none", "--explain", "99"), "row below 6, got '99'"),
+        (("--rerank", "none", "--images", "nowhere"), "60 of the named images are not"),
+        (("--rerank", "none", "--num_query", "3"), "only a single .npy is split"),
+        (("--rerank", "none", "--score", "none.txt"), "none.txt: no such submission"),
+        (("--rerank", "none", "--top", "0"), "top: expected at least 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_work(run, tmp_path, flags, message):
+    code, out, err = run(*flags)
+    assert code == 2
+    assert re.search(message, err) and err.startswith("evaluate.py: ")
+    assert "Traceback" not in err and "mAP 1" not in out
+    assert not (tmp_path / "reports").exists()
+
+
+def test_bad_files_are_named(run, tmp_path):
+    code, _, err = run("--rerank", "none", embeddings="absent.npz")
+    assert code == 2 and "absent.npz: no such file" in err
+    (tmp_path / "f.pkl").write_bytes(b"x")
+    code, _, err = run("--rerank", "none", embeddings="f.pkl")
+    assert code == 2 and "f.pkl: is a pickle" in err
+    code, _, err = run("--rerank", "none", embeddings=None)
+    assert code == 2 and "no trained run under runs/" in err
+
+
+def test_files_are_averaged_only_when_they_name_the_same_images(run, path, tmp_path):
+    file = make_file(identities=5)
+    save(file, tmp_path / "other.npz")
+    both = f"{path},{tmp_path / 'other.npz'}"
+    code, _, err = run("--rerank", "none", embeddings=both)
+    assert code == 2 and "other.npz: holds 5 query images and" in err
+    save(make_file(), tmp_path / "other.npz")
+    code, out, _ = run(*BRIEF, "none", "--out", "both", embeddings=both)
+    assert code == 0 and "baseline: mAP" in out
