@@ -7,11 +7,12 @@ The same command again resumes exactly where it stopped. Ctrl-C (or SIGTERM) fin
 the step, saves and leaves. Everything is built and checked before data are touched.
 """
 
+import difflib
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
+from configs import common
 from dex_jax import data, extraction, metrics, rerank, runs, training
 from dex_jax._journal import TRAIN, VALIDATION, Journal, clock
 from dex_jax._settings import Config
@@ -36,6 +39,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Default: runs/<config.name>.")
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Build everything, print what it will cost, and stop."
 )
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes; Slurm and others are recognised."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where nothing is recognised."
+)
+PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is.")
 flags.mark_flag_as_required("config")
 
 
@@ -60,14 +71,17 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}; options start with --")
     config: Config = CONFIG.value
+    logging.set_verbosity(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
-    with plain_errors(ValueError, FileNotFoundError, runs.RunError):
+    if DISTRIBUTED.value:
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    with plain_errors(ValueError, FileNotFoundError):
         runs.validate(config)
         if DRY_RUN.value:
             dry_run(config)
             return
-        folder = runs.lock(workdir)
+    folder = runs.lock(workdir) if jax.process_index() == 0 else nullcontext()
     with plain_errors(runs.RunError, CheckpointError), folder:
         with plain_errors(ValueError, FileNotFoundError):
             job = build(config, workdir)
@@ -88,7 +102,10 @@ def build(config: Config, workdir: Path) -> Job:
     runs.check_config(workdir, config)
     mesh = training.data_mesh()
     # Shapes alone, for a number of classes yet unknown: settings fail before data.
-    runs.build_training(config, num_classes=2, steps_per_epoch=1, shapes=True)
+    shapes, _, _ = runs.build_training(
+        config, num_classes=2, steps_per_epoch=1, shapes=True
+    )
+    training.check_image_size(shapes, config.image_size)
     reid = runs.load_data(config)
     print(f"{reid.name} ({reid.source}): {len(reid.train)} training images")
     for note in reid.notes:
@@ -101,8 +118,11 @@ def build(config: Config, workdir: Path) -> Job:
     network, transform, schedule = runs.build_training(
         config, num_classes=num_classes, steps_per_epoch=batches.steps_per_epoch
     )
-    runs.save_config(workdir, config)
-    runs.save_classes(workdir, reid.source, np.unique(reid.train.identities).tolist())
+    if jax.process_index() == 0:
+        runs.save_config(workdir, config)
+        runs.save_classes(
+            workdir, reid.source, np.unique(reid.train.identities).tolist()
+        )
     state = training.init_state(network, transform, average=config.optimizer.average)
     shardings = training.state_shardings(
         state, mesh, shard_parameters=config.run.shard_parameters
@@ -133,6 +153,7 @@ def train(job: Job) -> None:
             steps=job.steps,
             start=start,
             batch_size=job.batches.batch_size,
+            active=jax.process_index() == 0,
         )
         _greet(journal, job, start)
         saved, begin = time.monotonic(), time.monotonic()
@@ -148,7 +169,7 @@ def train(job: Job) -> None:
         step = start
         with closing(journal), closing(_readable(road)) as road:
             for batch in road:
-                if step >= job.steps or stop():
+                if step >= job.steps or agreed(job, step, stop()):
                     break
                 state, figures = job.step(state, *_to_devices(job, batch))
                 step += 1
@@ -162,7 +183,7 @@ def train(job: Job) -> None:
                         best = result["mean_ap"]
                         kept.save_best(step, state, notes={"best": best})
                 minutes = (time.monotonic() - saved) / 60
-                if minutes >= job.config.run.checkpoint_minutes:
+                if agreed(job, step, minutes >= job.config.run.checkpoint_minutes):
                     kept.save(step, state, notes={"best": best})
                     saved = time.monotonic()
             kept.save(step, state, notes={"best": best})
@@ -228,6 +249,15 @@ def validate(job: Job, state: training.TrainState) -> dict[str, float]:
         "cmc_5": float(cmc[min(4, len(cmc) - 1)]),
         "mean_inp": float(result.mean_inp),
     }
+
+
+def agreed(job: Job, step: int, wish: bool) -> bool:
+    """Whether any process wishes it; several ask one another only now and then."""
+    if jax.process_count() == 1:
+        return wish
+    if step % job.config.run.log_steps:
+        return False
+    return bool(np.any(multihost_utils.process_allgather(np.array(wish))))
 
 
 def dry_run(config: Config) -> None:
@@ -336,5 +366,20 @@ def _farewell(
     )
 
 
+def read_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; an unknown setting is told with its nearest kin."""
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:
+        name = str(error).splitlines()[0].strip("'\"")
+        known = runs.setting_names(common.get_config())
+        leaves = {setting.rpartition(".")[2]: setting for setting in known}
+        near = [leaves[word] for word in difflib.get_close_matches(name, leaves)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        sys.exit(f"error: the config has no field {name!r}{hint}")
+    except (flags.Error, KeyError, OSError, TypeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=read_flags)

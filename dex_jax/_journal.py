@@ -24,6 +24,8 @@ class Journal:
         start: steps already done; later rows of an interrupted run are dropped, so
             that the files read as if it had never stopped.
         batch_size: images in a step, for the rate.
+        active: False for all but the first of several processes: says and writes
+            nothing.
         console: where to write; a terminal gets a live bar, anything else a line now
             and then.
     """
@@ -35,18 +37,22 @@ class Journal:
         steps: int,
         start: int,
         batch_size: int,
+        active: bool = True,
         console: Console | None = None,
     ):
-        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.console = console or Console(
+            soft_wrap=True, highlight=False, quiet=not active
+        )
         self._folder = Path(workdir)
         self._steps, self._batch = steps, batch_size
         self._times: deque[tuple[int, float]] = deque(maxlen=50)
         self._said = 0.0
-        for name in (TRAIN, VALIDATION):
-            _drop_rows_after(self._folder / name, start)
-        self._board = SummaryWriter(
-            str(self._folder / "tensorboard"), purge_step=start + 1
-        )
+        self._board = None
+        if active:
+            for name in (TRAIN, VALIDATION):
+                _drop_rows_after(self._folder / name, start)
+            board = str(self._folder / "tensorboard")
+            self._board = SummaryWriter(board, purge_step=start + 1)
         self._bar = Progress(
             TextColumn("step"),
             BarColumn(bar_width=24),
@@ -100,6 +106,8 @@ class Journal:
         per_part: Sequence[float] = (),
     ) -> None:
         """Appends one row to a CSV file and the same figures to TensorBoard."""
+        if self._board is None:
+            return
         figures = {"step": step, **values}
         figures |= {f"part_{i:02d}": value for i, value in enumerate(per_part)}
         path = self._folder / kind
@@ -119,7 +127,8 @@ class Journal:
     def close(self) -> None:
         """Stops the bar and flushes TensorBoard."""
         self._bar.stop()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def clock(seconds: float) -> str:

@@ -123,3 +123,12 @@ def validate(config: Config) -> None:
         )
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def setting_names(config: Config, prefix: str = "config") -> list[str]:
+    """Every field of a config, with its sections: `config.data.root`."""
+    names = []
+    for name, value in config.items():
+        inner = f"{prefix}.{name}"
+        names += setting_names(value, inner) if hasattr(value, "items") else [inner]
+    return names

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from dex_jax import data, training
 from dex_jax._settings import Config
+from dex_jax._settings import setting_names as setting_names
 from dex_jax._settings import validate as validate
 from dex_jax.checkpoints import LAST, Checkpoints, checksum
 

@@ -9,7 +9,7 @@ whole batch, so the number of devices does not change the arithmetic.
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -96,6 +96,24 @@ def load_pretrained(network: Network, path: str) -> tuple[Network, str]:
     graphdef, params, stats = models.split(model)
     loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
     return loaded, f"{path}: {report}"
+
+
+def check_image_size(network: Network, image_size: int) -> None:
+    """Refuses images whose feature map is too small for its parts.
+
+    Raises:
+        ValueError: names the image size and the branch that does not fit.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    try:
+        jax.eval_shape(
+            functools.partial(describe_images, network.graphdef),
+            network.params,
+            network.stats,
+            images,
+        )
+    except ValueError as error:
+        raise ValueError(f"image_size: {image_size} is too small; {error}") from error
 
 
 def describe_images(
@@ -322,14 +340,14 @@ def train_step(
         mean = state.average
         if average:
             mean = optax.incremental_update(params, mean, 1 - average)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
         return TrainState(state.step + 1, params, stats, opt_state, mean), metrics
 
     return step
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices in one row, the batch's axis `data` along it."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(

@@ -1,0 +1,213 @@
+"""`train.py` as a user runs it: real processes, killed and resumed."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "--config=configs/demo.py",
+    "--config.data.size=tiny",
+    "--config.data.hold_out=3",
+    "--config.image_size=32",
+    "--config.model.options={'width': 4}",
+    "--config.model.dim=4",
+    "--config.model.last_stride=1",
+    "--config.batch.ids_per_batch=4",
+    "--config.batch.images_per_id=2",
+    "--config.epochs=4",
+    "--config.evaluation.every_epochs=2",
+    "--config.run.log_steps=1",
+    "--config.run.checkpoint_minutes=0",
+)
+LIMIT = 240  # seconds; far above what a run takes
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this module's processes keep the drawn set and compiled programs."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
+    keep = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(home / "compiled")
+    return os.environ | {
+        "XLA_FLAGS": "",
+        "DEX_JAX_DATA": str(home),
+        "JAX_COMPILATION_CACHE_DIR": keep,
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+def start(environment: dict[str, str], workdir: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "train.py", *TINY, f"--workdir={workdir}", *more],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    text = process.communicate(timeout=LIMIT)[0]
+    assert process.returncode == 0, text
+    return text
+
+
+def refused(environment: dict[str, str], *flags: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "train.py", *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def figures(workdir: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
+    with (workdir / name).open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in rows]
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    end = time.monotonic() + LIMIT
+    path = workdir / "metrics.csv"
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) > step:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no step {step} before the end: {process.communicate()[0]}")
+
+
+@pytest.fixture(scope="module")
+def whole(environment: dict[str, str], home: Path) -> tuple[Path, str]:
+    """A run that nobody interrupts."""
+    workdir = home / "whole"
+    return workdir, finish(start(environment, workdir))
+
+
+def test_a_run_tells_its_story_and_keeps_its_records(whole):
+    workdir, text = whole
+    assert "validation by" in text
+    assert "6 steps" not in text
+    assert "images/s" in text and "left" in text
+    assert "best validation mAP" in text
+    rows = figures(workdir)
+    assert [int(r["step"]) for r in rows] == list(range(1, len(rows) + 1))
+    assert {"loss", "learning_rate", "gradient_norm", "part_16"} <= set(rows[0])
+    checked = figures(workdir, "validation.csv")
+    assert len(checked) == 2
+    assert 0 <= float(checked[-1]["mean_ap"]) <= 1
+    assert json.loads((workdir / "config.json").read_text())["data"]["size"] == "tiny"
+    assert json.loads((workdir / "classes.json").read_text())["num_classes"] == 9
+
+
+def test_killed_at_several_moments_it_ends_as_if_never_stopped(
+    whole, environment: dict[str, str], home: Path
+):
+    workdir = home / "killed"
+    # Every step is saved, so some of these kills fall into a save.
+    for step in (1, 3, 6):
+        process = start(environment, workdir)
+        wait_for_step(process, workdir, step)
+        process.kill()
+        process.communicate()
+    text = finish(start(environment, workdir))
+    assert "resuming after step" in text
+    assert figures(workdir) == figures(whole[0])
+    assert figures(workdir, "validation.csv") == figures(whole[0], "validation.csv")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves_in_order(
+    whole, environment: dict[str, str], home: Path, number: signal.Signals
+):
+    workdir = home / number.name
+    process = start(environment, workdir, "--config.run.checkpoint_minutes=60")
+    wait_for_step(process, workdir, 2)
+    process.send_signal(number)
+    text = finish(process)
+    if "stopped after step" in text:  # else it was done before the signal came
+        assert "the same command resumes" in text
+        assert "resuming after step" in finish(start(environment, workdir))
+    assert figures(workdir) == figures(whole[0])
+
+
+def test_two_processes_train_as_one(whole, environment: dict[str, str], home: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pair = [
+        start(
+            environment,
+            home / "pair",
+            "--distributed",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={index}",
+        )
+        for index in range(2)
+    ]
+    for process in pair:
+        finish(process)
+    ours, one = figures(home / "pair"), figures(whole[0])
+    assert len(ours) == len(one)
+    for a, b in zip(ours[:3], one[:3], strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-3)
+
+
+def test_a_dry_run_prints_parts_cost_and_makes_nothing(
+    environment: dict[str, str], home: Path
+):
+    text = finish(start(environment, home / "dry", "--dry_run"))
+    assert "part  branch  kind" in text
+    assert "M parameters" in text and "GiB" in text and "at least" in text
+    assert not (home / "dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config=configs/demo.py", "--config.lrr=1"), "has no field 'lrr'"),
+        (
+            ("--config=configs/demo.py", "--config.learning_rte=1"),
+            "did you mean config.optimizer.learning_rate",
+        ),
+        (("--config=configs/nothing.py",), "configs/nothing.py"),
+        (("--config=configs/demo.py", "--config.epochs=0"), "config.epochs: expected"),
+        (
+            ("--config=configs/demo.py", "--config.data.name=nothing"),
+            "'procedural_vehicles'",
+        ),
+        (("--config=configs/demo.py", "--config.image_size=16"), "image_size: 16"),
+    ],
+)
+def test_mistakes_are_told_before_work_starts(
+    environment: dict[str, str], home: Path, flags: tuple[str, ...], message: str
+):
+    text = refused(environment, *flags, f"--workdir={home / 'mistake'}")
+    assert message in text
+    assert not (home / "mistake" / "config.json").exists()
+
+
+def test_another_config_does_not_get_the_folder(whole, environment: dict[str, str]):
+    text = refused(environment, *TINY, f"--workdir={whole[0]}", "--config.seed=5")
+    assert "belongs to a run of another config" in text
+    assert "config.seed: 0 there, 5 here" in text

@@ -1,0 +1,224 @@
+"""The training step: the paper's loss and schedule, meshes, accumulation, averages."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dex_jax import losses, training
+
+AUGMENT = {"flip": 0.5, "contrast": 0.1, "brightness": 0.1, "erase": 0.5}
+TINY: dict[str, Any] = {
+    "num_classes": 4,
+    "seed": 0,
+    "parts": ((2, 1, 1), (1, 2, 1)),
+    "trunk_split": "none",
+    "dim": 4,
+    "last_stride": 1,
+    "width": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> training.Network:
+    return training.build_network("resnet_slim", **TINY)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    return jnp.asarray(images), jnp.repeat(jnp.arange(4, dtype=jnp.int32), 2)
+
+
+def make_step(network: training.Network, **options: Any):
+    schedule = training.learning_rate(learning_rate=1e-2, steps_per_epoch=2)
+    transform = training.optimizer(schedule)
+    step = training.train_step(
+        network, transform, schedule, seed=7, augmentation=AUGMENT, loss={}, **options
+    )
+    state = training.init_state(network, transform, average=options.get("average", 0))
+    return step, state
+
+
+@pytest.fixture(scope="module")
+def two_steps(network: training.Network, batch: tuple[jax.Array, jax.Array]):
+    """States and figures of two steps on one device."""
+    step, state = make_step(network)
+    compiled = jax.jit(step)
+    states, figures = [state], []
+    for _ in range(2):
+        state, metrics = compiled(state, *batch)
+        states.append(state)
+        figures.append(metrics)
+    return states, figures
+
+
+def test_the_loss_is_two_cross_entropies_and_a_triplet_over_locals_and_globals(rng):
+    embeddings = jnp.asarray(rng.standard_normal((6, 3, 5)), jnp.float32)
+    logits = jnp.asarray(rng.standard_normal((6, 3, 3)), jnp.float32)
+    labels = jnp.array([0, 0, 1, 1, 2, 2])
+    per_part = []
+    for p in range(3):
+        ce = losses.label_smoothed_cross_entropy(logits[:, p], labels)
+        per_part.append(2 * ce + losses.batch_hard_triplet(embeddings[:, p], labels))
+    # Two local parts and one global: mean of the locals plus the global.
+    expected = (per_part[0] + per_part[1]) / 2 + per_part[2]
+    value, metrics = training.partition_loss(embeddings, logits, labels, local_parts=2)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics["part_loss"], jnp.stack(per_part), rtol=1e-6)
+    both = 2 * metrics["cross_entropy"] + metrics["triplet"]
+    np.testing.assert_allclose(both, value, rtol=1e-6)
+
+
+def test_weights_of_the_loss_scale_its_terms(rng):
+    embeddings = jnp.asarray(rng.standard_normal((4, 1, 5)), jnp.float32)
+    logits = jnp.zeros((4, 1, 2))
+    labels = jnp.array([0, 0, 1, 1])
+    value, _ = training.partition_loss(
+        embeddings,
+        logits,
+        labels,
+        local_parts=0,
+        cross_entropy_weight=1.0,
+        triplet_weight=0.0,
+    )
+    assert float(value) == pytest.approx(np.log(2))
+
+
+def test_exponential_schedule_is_the_papers():
+    rate = training.learning_rate(steps_per_epoch=66)
+    assert float(rate(0)) == pytest.approx(2e-4)
+    assert float(rate(65)) == pytest.approx(2e-4)  # held within the first epoch
+    assert float(rate(66)) == pytest.approx(2e-4 * np.exp(-0.01))
+    assert float(rate(66 * 499)) == pytest.approx(2e-4 * np.exp(-4.99), rel=1e-5)
+
+
+def test_warm_up_then_cosine_ends_at_zero():
+    rate = training.learning_rate(
+        learning_rate=1.0,
+        schedule="cosine",
+        warmup_epochs=1,
+        epochs=11,
+        steps_per_epoch=10,
+    )
+    assert float(rate(0)) == pytest.approx(0.01)
+    assert float(rate(10)) == pytest.approx(1.0)
+    assert float(rate(60)) == pytest.approx(0.5)
+    assert float(rate(110)) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(ValueError, match="schedule: expected 'exponential'"):
+        training.learning_rate(schedule="step")
+    with pytest.raises(ValueError, match="name: expected 'adam' or 'adamw'"):
+        training.optimizer(optax.constant_schedule(1.0), name="sgd")
+    with pytest.raises(ValueError, match=r"weight_decay: 0\.1 has no effect"):
+        training.optimizer(optax.constant_schedule(1.0), weight_decay=0.1)
+
+
+def test_weight_decay_spares_vectors():
+    transform = training.optimizer(
+        optax.constant_schedule(1.0), name="adamw", weight_decay=0.5
+    )
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = transform.update(zero, transform.init(params), params)
+    chex.assert_trees_all_close(
+        updates, {"kernel": jnp.full((2, 2), -0.5), "bias": jnp.zeros(2)}
+    )
+
+
+def test_a_step_changes_everything_it_should(two_steps):
+    (before, after, _), figures = two_steps
+    assert int(after.step) == 1
+    for part in ("params", "stats"):
+        moved = jax.tree.map(
+            lambda a, b: not np.array_equal(a, b),
+            getattr(before, part),
+            getattr(after, part),
+        )
+        assert all(jax.tree.leaves(moved)), part
+    first = figures[0]
+    assert first["part_loss"].shape == (6,)
+    assert float(first["learning_rate"]) == pytest.approx(1e-2)
+    assert float(first["gradient_norm"]) > 0
+    assert float(first["hardest_positive"]) > 0
+
+
+def test_the_same_state_gives_the_same_step_and_another_step_other_noise(
+    network, batch, two_steps
+):
+    states, figures = two_steps
+    step, _ = make_step(network)
+    compiled = jax.jit(step)
+    again, metrics = compiled(states[1], *batch)
+    chex.assert_trees_all_equal(metrics, figures[1])
+    chex.assert_trees_all_equal(again, states[2])
+    # The same weights at another step number see other augmentations.
+    other = states[0]._replace(step=states[0].step + 1)
+    assert float(compiled(other, *batch)[1]["loss"]) != float(figures[0]["loss"])
+
+
+@pytest.mark.parametrize(("devices", "split"), [(2, False), (8, False), (8, True)])
+def test_meshes_give_the_losses_of_one_device(
+    network, batch, two_steps, devices, split
+):
+    mesh = training.data_mesh(jax.devices()[:devices])
+    step, state = make_step(network)
+    shardings = training.state_shardings(state, mesh, shard_parameters=split)
+    state = jax.device_put(jax.tree.map(jnp.copy, state), shardings)
+    compiled = training.compile_step(step, mesh, shardings)
+    for expected in two_steps[1]:
+        state, metrics = compiled(state, *batch)
+        # Sums over devices run in another order: float32 rounding, no more.
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-4)
+    whole = training.local_copy(state.stats, mesh)
+    chex.assert_trees_all_close(whole, two_steps[0][2].stats, rtol=1e-2, atol=1e-3)
+
+
+def test_large_leaves_are_split_when_asked(network):
+    mesh = training.data_mesh()
+    leaves = {"large": jnp.zeros((3, 16384)), "small": jnp.zeros((8, 8))}
+    split = training.state_shardings(leaves, mesh, shard_parameters=True)
+    assert split["large"].spec == jax.sharding.PartitionSpec(None, "data")
+    assert split["small"].spec == jax.sharding.PartitionSpec(None, None)
+    copied = training.state_shardings(leaves, mesh)
+    assert copied["large"].is_fully_replicated
+
+
+def test_accumulation_and_moving_average(network, batch):
+    step, state = make_step(network, accumulate=2, average=0.75)
+    after, metrics = jax.jit(step)(state, *batch)
+    assert metrics["loss"].shape == ()
+    assert metrics["part_loss"].shape == (6,)
+    assert np.isfinite(float(metrics["loss"]))
+    expected = jax.tree.map(
+        lambda old, new: 0.75 * old + 0.25 * new, state.params, after.params
+    )
+    chex.assert_trees_all_close(after.average, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_descriptors_are_unit_rows_and_share_one_compilation(network):
+    describe = training.describer(network.graphdef)
+    images = jnp.ones((2, 32, 32, 3))
+    calls = chex.assert_max_traces(n=1)(lambda apply, x: apply(x))
+    run = jax.jit(calls)
+    rows = run(describe(network.params, network.stats), images)
+    twice = jax.tree.map(lambda p: 2 * p, network.params)
+    other = run(describe(twice, network.stats), images)
+    assert rows.shape == (2, 24)
+    np.testing.assert_allclose(jnp.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    assert not np.allclose(rows, other)
+
+
+def test_cost_counts_operations_and_memory(network):
+    step, state = make_step(network)
+    cost = training.cost(step, state, batch_size=8, image_size=32)
+    assert cost.operations > 1e6
+    assert cost.memory > 4 * training.count(state.params)
+    assert cost.rate > 0
