@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 
 def is_concrete(*arrays: object) -> bool:
@@ -32,7 +33,7 @@ def check_rows(x: object, name: str) -> jax.Array:
         or jnp.issubdtype(array.dtype, jnp.integer)
     ):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    rows = jnp.asarray(array, jnp.float32)
+    rows = _automatic(jnp.asarray(array, jnp.float32))
     # One reduction finds both faults: NaN and infinity spread, zeros stay zero. Arrays
     # that a caller's jit closes over are concrete, what is made of them is not.
     sizes = _row_sizes(rows)
@@ -50,6 +51,20 @@ def check_rows(x: object, name: str) -> jax.Array:
                 f"first row {zero[0]}"
             )
     return rows
+
+
+def _automatic(rows: jax.Array) -> jax.Array:
+    """Leaves rows where they lie on a mesh, but lets the compiler place what follows.
+
+    On axes of explicit type every gather would have to say where its result lies.
+    """
+    if not is_concrete(rows) or not isinstance(rows.sharding, NamedSharding):
+        return rows
+    mesh = rows.sharding.mesh
+    if AxisType.Explicit not in mesh.axis_types or not isinstance(mesh, Mesh):
+        return rows
+    automatic = Mesh(mesh.devices, mesh.axis_names)
+    return jax.device_put(rows, NamedSharding(automatic, rows.sharding.spec))
 
 
 @jax.jit

@@ -37,30 +37,37 @@ class Neighbors(NamedTuple):
     scores: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("k", "exclude_self", "precision", "tile"))
 def search_tiles(
     queries: jax.Array,
     database: jax.Array,
-    valid: jax.Array | None,
     *,
     k: int,
-    exclude_self: bool,
-    precision: str,
+    valid: jax.Array | None = None,
+    exclude_self: bool = False,
+    precision: str = "highest",
+    offset: int | jax.Array = 0,
     tile: tuple[int, int] | None = None,
-) -> Neighbors:
-    """Searches `database` `[N, D]` for queries `[M, D]`, in tiles of at most `tile`."""
+) -> tuple[Neighbors, jax.Array]:
+    """Searches `database` `[N, D]` for queries `[M, D]`, in tiles of at most `tile`.
+
+    `offset` is the index of the first row where the database is a part of a larger one.
+    Returns the lists `[M, K]` and the smallest cosine of each query `[M]`; the compiler
+    drops the latter where nobody reads it.
+    """
     M, N = queries.shape[0], database.shape[0]
     rows, columns = tile or _tile(N)
     rows, columns = even(M, rows), even(N, columns)
 
-    def block(number: jax.Array, found: Neighbors) -> Neighbors:
+    def block(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
+        found, minimum = carry
         start = jnp.minimum(number * rows, M - rows)
         parts = [
             lax.dynamic_slice_in_dim(queries, start + low, high - low)
             for low, high in _cuts(rows)
         ]
 
-        def fold(j: jax.Array, best: Neighbors) -> Neighbors:
+        def fold(j: jax.Array, carry: tuple[Neighbors, jax.Array]):
+            best, least = carry
             first = jnp.minimum(j * columns, N - columns)
             target = lax.dynamic_slice_in_dim(database, first, columns)
             index = first + jnp.arange(columns)
@@ -68,23 +75,27 @@ def search_tiles(
             legal = index >= j * columns
             if valid is not None:
                 legal &= lax.dynamic_slice_in_dim(valid, first, columns)
-            scores = []
+            scores, lowest = [], []
             for (low, high), part in zip(_cuts(rows), parts, strict=True):
                 own = start + jnp.arange(low, high)
                 cosine = jnp.matmul(part, target.T, precision=precision)
+                lowest.append(cosine.min(axis=1))
                 allowed = legal[None]
                 if exclude_self:
-                    allowed &= own[:, None] != index[None]
+                    allowed &= own[:, None] != index[None] + offset
                 elif valid is None and columns == N:
                     scores.append(cosine)
                     continue
                 scores.append(jnp.where(allowed, cosine, -jnp.inf))
-            return _fold(best, scores, first, keep=columns < N)
+            best = _fold(best, scores, first + offset, keep=columns < N)
+            return best, jnp.minimum(least, jnp.concatenate(lowest))
 
-        best = lax.fori_loop(0, -(-N // columns), fold, empty_lists(rows, k))
-        return put_lists(found, best, start)
+        fresh = empty_lists(rows, k), jnp.full(rows, jnp.inf)
+        best, least = lax.fori_loop(0, -(-N // columns), fold, fresh)
+        return put_lists(found, best, start), _lower(minimum, least, start)
 
-    return lax.fori_loop(0, -(-M // rows), block, empty_lists(M, k))
+    empty = empty_lists(M, k), jnp.full(M, jnp.inf)
+    return lax.fori_loop(0, -(-M // rows), block, empty)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
@@ -180,7 +191,8 @@ def _fold(
     folded = []
     for (low, high), scores in zip(_cuts(best.ids.shape[0]), parts, strict=True):
         if not keep:
-            folded.append(top(scores, k))
+            found = top(scores, k)
+            folded.append(found._replace(ids=found.ids + first))
             continue
         found = top(jnp.concatenate([best.scores[low:high], scores], axis=1), k)
         old = jnp.minimum(found.ids, k - 1)

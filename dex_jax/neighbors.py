@@ -8,8 +8,6 @@ import functools
 import warnings
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from dex_jax._checks import (
     check_choice,
@@ -19,8 +17,9 @@ from dex_jax._checks import (
     unit_rows,
 )
 from dex_jax._search import Neighbors, search_tiles, self_search_tiles
+from dex_jax._sharded import merge, row_shards, search_shards, self_search_shards
 
-__all__ = ["Neighbors", "nearest_neighbors"]
+__all__ = ["Neighbors", "merge", "nearest_neighbors"]
 
 PRECISIONS = ("highest", "high", "default")
 
@@ -100,32 +99,45 @@ def search(
 ) -> Neighbors:
     """Finds the `k` nearest of `database` `[N, D]` for unit rows `queries` `[M, D]`.
 
-    Rows that `valid` `[N]` leaves out come last, with the score -inf.
+    Rows that `valid` `[N]` leaves out come last, with the score -inf. A database whose
+    rows are split over a mesh is searched where it lies; the lists are then whole on
+    every device.
     """
+    options = {"k": k, "exclude_self": exclude_self, "precision": precision}
+    shards = row_shards(database)
+    if shards is None:
+        return _search(queries, database, valid, **options)
+    return search_shards(queries, database, valid, shards=shards, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "exclude_self", "precision"))
+def _search(
+    queries: jax.Array,
+    database: jax.Array,
+    valid: jax.Array | None,
+    *,
+    k: int,
+    exclude_self: bool,
+    precision: str,
+) -> Neighbors:
     return search_tiles(
         queries,
         database,
-        valid,
         k=k,
+        valid=valid,
         exclude_self=exclude_self,
         precision=precision,
-    )
+    )[0]
 
 
 def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
     """Finds each unit row's `k` nearest in its own set, the row itself counted.
 
     Returns:
-        Neighbors `[N, K]` and the smallest cosine of each row over all rows `[N]`.
+        Neighbors `[N, K]` and the smallest cosine of each row over all rows `[N]`; both
+        split over devices like the rows.
     """
-    return self_search_tiles(rows, k=k)
-
-
-@functools.partial(jax.jit, static_argnames=("k",))
-def merge(a: Neighbors, b: Neighbors, *, k: int) -> Neighbors:
-    """Merges two sorted lists of different rows into the best `k`, ties to low ids."""
-    ids = jnp.concatenate([a.ids, b.ids], axis=-1)
-    scores = jnp.concatenate([a.scores, b.scores], axis=-1)
-    # Two keys: falling score, then rising id.
-    down, ids = lax.sort((-scores, ids), num_keys=2)
-    return Neighbors(ids[..., :k], -down[..., :k])
+    shards = row_shards(rows)
+    if shards is None:
+        return self_search_tiles(rows, k=k)
+    return self_search_shards(rows, shards=shards, k=k)
