@@ -130,7 +130,7 @@ def _preview(given: argparse.Namespace) -> None:
     road = train_batches(data.train, batches, image_size=size, memory=0)
     with contextlib.closing(road):
         batch = next(road)
-    seen = augment(jax.random.key(given.seed), batch.images)
+    seen = jax.jit(augment)(jax.random.key(given.seed), batch.images)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(preview(seen, columns=given.images_per_id)).save(given.out)
     print(f"{given.out}: one identity in each row, augmented as in training")

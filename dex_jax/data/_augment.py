@@ -76,7 +76,7 @@ def augment(
 
     Example:
         >>> images = np.zeros((2, 8, 8, 3), np.uint8)
-        >>> augment(jax.random.key(0), images).shape
+        >>> jax.jit(augment)(jax.random.key(0), images).shape
         (2, 8, 8, 3)
     """
     _check_images(images)

@@ -1,4 +1,8 @@
-"""Image files, decoded when they are asked for."""
+"""Image files, decoded when they are asked for.
+
+PIL is loaded by the first image: a training step imports this package for its
+augmentation and decodes nothing.
+"""
 
 import hashlib
 import io
@@ -8,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 
 class ImageFiles:
@@ -54,6 +57,8 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     Raises:
         ValueError: it is empty, cut short or no image; gives `name`.
     """
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.asarray(image.convert("RGB"))
@@ -66,6 +71,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Scales uint8 `[H, W, 3]` to `[size, size, 3]`, bilinear with antialiasing."""
     if image.shape[:2] == (size, size):
         return image
+    from PIL import Image
+
     bilinear = Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(image).resize((size, size), bilinear))
 

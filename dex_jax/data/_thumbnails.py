@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-from PIL import Image
 
 
 def thumbnail(image: np.ndarray, *, size: int, quality: int = 70) -> bytes:
@@ -28,6 +27,8 @@ def thumbnail(image: np.ndarray, *, size: int, quality: int = 70) -> bytes:
         raise ValueError(
             f"image: expected uint8 [H, W, 3], got {image.dtype} {image.shape}"
         )
+    from PIL import Image  # loaded on use, as in _images.py
+
     picture = Image.fromarray(image)
     picture.thumbnail((size, size), Image.Resampling.BILINEAR)
     out = io.BytesIO()

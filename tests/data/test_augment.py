@@ -16,8 +16,8 @@ def run():
     """Augments 2,000 images with traced options: one compilation for all tests."""
     compiled = jax.jit(augment)
 
-    def call(images, **options):
-        return np.asarray(compiled(jax.random.key(1), images, **(PLAIN | options)))
+    def call(images, key=1, **options):
+        return np.asarray(compiled(jax.random.key(key), images, **(PLAIN | options)))
 
     return call
 
@@ -91,11 +91,11 @@ def test_half_of_the_images_are_erased(run, noise):
     assert abs(erased.mean() - 0.5) < 0.05
 
 
-def test_the_key_alone_decides(noise):
-    few = noise[:3]
-    np.testing.assert_array_equal(
-        augment(jax.random.key(7), few), augment(jax.random.key(7), few)
-    )
+def test_the_key_alone_decides(run, noise):
+    everything = {"flip": 0.5, "contrast": 0.1, "brightness": 0.1, "erase": 0.5}
+    first = run(noise, key=7, **everything)
+    np.testing.assert_array_equal(run(noise, key=7, **everything), first)
+    assert (run(noise, key=8, **everything) != first).any()
 
 
 @pytest.mark.parametrize(
