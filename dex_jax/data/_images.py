@@ -7,11 +7,15 @@ augmentation and decodes nothing.
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+_WORTH_A_BAR = 2_000
 
 
 class ImageFiles:
@@ -99,8 +103,21 @@ def find_faults(
         healthy = [i for i in range(len(files)) if i not in faults]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             broken = pool.map(lambda i: _fault(lambda: files[i]), healthy)
-            faults |= {i: f for i, f in zip(healthy, broken, strict=True) if f}
+            for i, fault in zip(healthy, _shown(broken, len(healthy)), strict=True):
+                if fault:
+                    faults[i] = fault
     return faults
+
+
+def _shown(results: Iterable[str], total: int) -> Iterable[str]:
+    # A pass over a small set is over before a bar could be read.
+    return track(
+        results,
+        "checking images",
+        total,
+        console=Console(stderr=True),
+        disable=total < _WORTH_A_BAR,
+    )
 
 
 def file_sizes(files: ImageFiles) -> np.ndarray:

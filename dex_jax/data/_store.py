@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
-from dex_jax.data._images import ImageFiles, decode_bytes
+from dex_jax.data._images import ImageFiles, decode_bytes, fingerprint
 from dex_jax.data._records import Protocol, ReidData, ReidSplit
 
 SIDES = ("train", "query", "gallery")
@@ -61,9 +62,9 @@ class ReidStore(tfds.core.GeneratorBasedBuilder):
         if not isinstance(config, StoreConfig) or config.loader is None:
             raise ValueError("config: expected a StoreConfig with a loader")
         root = Path(dl_manager.manual_dir) / config.file
-        data = config.loader(root, verify=True, **config.options)
+        data = config.loader(root, **(config.options | {"verify": True}))
         info: Any = self.info
-        info.metadata.update(_describe(data))
+        info.metadata.update(_describe(data), root=os.fspath(root.resolve()))
         sides = {side: getattr(data, side) for side in SIDES}
         # A split without images has no file.
         return {k: self._generate_examples(s) for k, s in sides.items() if len(s)}
@@ -119,44 +120,76 @@ def open_store(
     Args:
         name: in the catalogue.
         loader: reads `root` where there is no store yet; every image is decoded once.
-        root: may be None or gone once the store is built.
+        root: may be None or gone once the store is built; files that change
+            afterwards are not looked at (delete the store). A manifest is always given:
+            its content tells the stores apart.
         data_dir: the folder of all stores.
         options: of the loader; another value is another store.
 
     Raises:
         FileNotFoundError: there is neither a store nor a root.
         ValueError: the root is broken (everything is listed), the folder cannot be
-            written or the store is damaged.
+            written, the store is damaged or was built from another root.
     """
-    words = [f"{key}={value}" for key, value in sorted(options.items())]
-    path = Path(root) if root is not None else Path()
-    file = path.name if path.is_file() else ""
-    # A manifest is told apart by its file; other roots hold one data set each.
-    label = "-".join([name, *([Path(file).stem] if file else []), *words])
-    config = StoreConfig(
-        name=label.replace("/", "_"), loader=loader, options=options, file=file
-    )
+    path = Path(root) if root is not None else None
+    config = _config(name, loader, options, path)
     try:
         Path(data_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"data_dir: cannot write to {data_dir} ({error})") from error
-    builder = ReidStore(
-        config=config, data_dir=os.fspath(data_dir), file_format="array_record"
-    )
+    with _quiet():
+        builder = ReidStore(
+            config=config, data_dir=os.fspath(data_dir), file_format="array_record"
+        )
     place = Path(builder.data_dir)
     if not place.is_dir():
-        if root is None or not path.exists():
+        if path is None or not path.exists():
             raise FileNotFoundError(
                 f"root: {name} is not built at {place} yet and there is nothing at "
                 f"{root}; say where it lies"
             )
-        _build(builder, path.parent if file else path)
+        _build(builder, path.parent if config.file else path)
     try:
-        return _read(builder)
+        stored: dict[str, Any] = dict(builder.info.metadata or {})
+        data = _read(builder, stored)
+        built_from = stored["root"]
     except Exception as error:
         raise ValueError(
             f"{place}: the store is damaged ({error}); delete it and load again"
         ) from error
+    if path is not None and path.exists() and str(path.resolve()) != built_from:
+        raise ValueError(
+            f"root: the store at {place} was built from {built_from}, not from {path}; "
+            "delete it or give another data_dir"
+        )
+    return data
+
+
+def _config(
+    name: str,
+    loader: Callable[..., ReidData],
+    options: dict[str, object],
+    root: Path | None,
+) -> StoreConfig:
+    words = [f"{key}={value}" for key, value in sorted(options.items())]
+    file = ""
+    if root is not None and root.is_file():
+        # One folder may hold several manifests, and a changed one is another set.
+        file = root.name
+        words = [root.stem, fingerprint(root.read_bytes()), *words]
+    label = "-".join([name, *words]).replace("/", "_")
+    return StoreConfig(name=label, loader=loader, options=options, file=file)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # TFDS logs every configuration that it has not been told of.
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _build(builder: ReidStore, manual_dir: Path) -> None:
@@ -186,8 +219,7 @@ def _describe(data: ReidData) -> dict[str, Any]:
     }
 
 
-def _read(builder: ReidStore) -> ReidData:
-    stored: dict[str, Any] = dict(builder.info.metadata or {})
+def _read(builder: ReidStore, stored: dict[str, Any]) -> ReidData:
     splits = {}
     for side, labels in stored["splits"].items():
         names = tuple(labels["names"])

@@ -81,3 +81,27 @@ def test_neither_store_nor_root(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="data_dir: cannot write to"):
         load("vric", root=tmp_path, data_dir=tmp_path / "file")
+
+
+def test_another_root_is_not_silently_ignored(tmp_path):
+    stores = tmp_path / "stores"
+    load("vric", root=fake_sets.vric(tmp_path / "a"), data_dir=stores)
+    other = fake_sets.vric(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"was built from .*a/VRIC, not from .*b/VRIC"):
+        load("vric", root=other, data_dir=stores)
+    # The content of a manifest tells its stores apart.
+    fake_sets.images(tmp_path, ["a.jpg", "b.jpg"])
+    path = tmp_path / "cars.csv"
+    for name in ("a", "b"):
+        path.write_text(f"path,split,identity\n{name}.jpg,train,x\n")
+        assert load("manifest", root=path, data_dir=stores).train.names == (
+            f"{name}.jpg",
+        )
+
+
+def test_without_tfds_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    root = fake_sets.vric(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="leave data_dir out to read the"):
+        load("vric", root=root, data_dir=tmp_path)
+    assert len(load("vric", root=root).train) == 6
