@@ -1,0 +1,276 @@
+"""What the benchmark runs: kernels through the public API, and their peers."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from clustered import Set
+from peers import diffusion as peer_diffusion
+from peers import expansion, metrics, reciprocal, search
+
+# Above this pool a float32 array of pool x pool passes 6 GiB, and peers make several.
+DENSE_LIMIT = 40_000
+OURS = "dex_jax"
+PRODUCT = "matrix product, pool x pool"
+
+
+class Job(NamedTuple):
+    """One implementation of one kernel.
+
+    Attributes:
+        kernel: what is computed; implementations of it are compared.
+        name: the implementation.
+        prepare: takes the set, gives the call that is timed.
+        repeats: timed calls, one warm call before them.
+        dense: makes arrays of pool x pool.
+        same: gives what `dex_jax` gives, so that results are compared.
+        products: all-pairs products of the pool that cannot be avoided.
+        stands_in_for: a package; the job is needed only where that is missing.
+    """
+
+    kernel: str
+    name: str
+    prepare: Callable[[Set], Callable[[], Any]]
+    repeats: int = 3
+    dense: bool = False
+    same: bool = True
+    products: int = 0
+    stands_in_for: str = ""
+
+
+def _jax(build: Callable[..., Callable[[], Any]]) -> Callable[[Set], Any]:
+    """Puts the embeddings on the device before the clock starts."""
+
+    def prepare(data: Set) -> Callable[[], Any]:
+        import jax
+
+        query, gallery = jax.device_put((data.query, data.gallery))
+        jax.block_until_ready((query, gallery))
+        call = build(query, gallery, data)
+        return lambda: jax.block_until_ready(call())
+
+    return prepare
+
+
+def _pool(data: Set) -> np.ndarray:
+    return np.concatenate([data.query, data.gallery])
+
+
+def _self_knn(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax.numpy as jnp
+
+    from dex_jax.neighbors import nearest_neighbors
+
+    pool = jnp.concatenate([query, gallery])
+    return lambda: nearest_neighbors(pool, pool, k=100, exclude_self=True).scores
+
+
+def _search(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    from dex_jax.neighbors import nearest_neighbors
+
+    return lambda: nearest_neighbors(query, gallery, k=100).scores
+
+
+def _level_one(name: str, **options: Any) -> Callable[..., Callable[[], Any]]:
+    def build(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+        from dex_jax import rerank
+
+        function = getattr(rerank, name)
+        arrays = (gallery,) if name == "database_augmentation" else (query, gallery)
+        if name == "tracklet_query_expansion":
+            arrays = (*arrays, data.tracklets)
+        return functools.partial(function, *arrays, **options)
+
+    return build
+
+
+def _chain(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+
+    from dex_jax import rerank
+
+    pipeline = rerank.parse("dex,dba,k_reciprocal")
+    embeddings = rerank.Embeddings(query, gallery, jax.numpy.asarray(data.tracklets))
+    return lambda: pipeline(embeddings, top=100).scores
+
+
+def _swept(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from dex_jax.rerank import k_reciprocal
+
+    points = jnp.linspace(0, 1, 24)
+    return lambda: jax.vmap(
+        lambda point: k_reciprocal(query, gallery, lambda_=point)[:, :100]
+    )(points)
+
+
+def _one_by_one(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax.numpy as jnp
+
+    from dex_jax.rerank import k_reciprocal
+
+    def call() -> Any:
+        points = np.linspace(0, 1, 24, dtype=np.float32)
+        kept = [
+            k_reciprocal(query, gallery, lambda_=float(point))[:, :100]
+            for point in points
+        ]
+        return jnp.stack(kept)
+
+    return call
+
+
+def _evaluate(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+
+    from dex_jax.metrics import evaluate
+
+    scores = jax.device_put(data.query @ data.gallery.T)
+    return lambda: (
+        evaluate(
+            scores,
+            query_identities=data.query_identities,
+            gallery_identities=data.gallery_identities,
+        ).mean_ap
+    )
+
+
+def _product(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    """The floor: the all-pairs product alone, in blocks, its rows reduced at once."""
+    import jax
+    import jax.numpy as jnp
+
+    pool = jnp.concatenate([query, gallery])
+    block = pool.shape[0] // 64
+
+    @jax.jit
+    def run(pool: Any) -> Any:
+        def one(i: Any) -> Any:
+            rows = jax.lax.dynamic_slice_in_dim(pool, i * block, block)
+            return jnp.matmul(rows, pool.T, precision="highest").max(axis=1)
+
+        return jax.lax.map(one, jnp.arange(64))
+
+    return lambda: run(pool)
+
+
+def _scores_of(data: Set, peer: Callable[..., Any]) -> Callable[[], Any]:
+    scores = data.query @ data.gallery.T
+    labels = data.query_identities, data.gallery_identities
+    return lambda: peer(scores, *labels)
+
+
+def _peer_self_knn(data: Set, find: Callable[..., Any]) -> Callable[[], Any]:
+    pool = _pool(data)
+    return lambda: find(pool, pool, 101)[0][:, 1:]
+
+
+def _dense(data: Set, peer: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+    def call() -> Any:
+        distance = peer(data.query, data.gallery, **options)
+        return 1 - distance
+
+    return call
+
+
+def _reciprocal(kernel: str, k1: int, k2: int, lambda_: float) -> list[Job]:
+    options = {"k1": k1, "k2": k2, "lambda_": lambda_}
+    packaged, jaccard = reciprocal.fastreid_package, reciprocal.faiss_jaccard
+    return [
+        Job(kernel, OURS, _jax(_level_one("k_reciprocal", **options)), products=1),
+        Job(
+            kernel,
+            "fastreid 1.4 (numpy)",
+            lambda d: _dense(d, packaged, **options),
+            repeats=0,
+            dense=True,
+        ),
+        Job(
+            kernel,
+            "numpy transcription",
+            lambda d: _dense(d, reciprocal.dense_numpy, **options),
+            repeats=0,
+            dense=True,
+            stands_in_for="fastreid",
+        ),
+        Job(
+            kernel,
+            "faiss + numpy Jaccard",
+            lambda d: _dense(d, jaccard, k1=k1, k2=k2),
+            repeats=0,
+            dense=True,
+            same=False,
+        ),
+    ]
+
+
+JOBS = [
+    Job(PRODUCT, OURS, _jax(_product), products=1),
+    Job("neighbours, pool x pool, k 100", OURS, _jax(_self_knn), products=1),
+    Job(
+        "neighbours, pool x pool, k 100",
+        "faiss-cpu",
+        lambda d: _peer_self_knn(d, search.faiss_search),
+    ),
+    Job(
+        "neighbours, pool x pool, k 100",
+        "numpy blocks",
+        lambda d: _peer_self_knn(d, search.numpy_search),
+        repeats=1,
+    ),
+    Job("search, k 100", OURS, _jax(_search)),
+    Job(
+        "search, k 100",
+        "faiss-cpu",
+        lambda d: lambda: search.faiss_search(d.query, d.gallery, 100)[0],
+    ),
+    Job("alpha-QE", OURS, _jax(_level_one("alpha_query_expansion"))),
+    Job(
+        "alpha-QE",
+        "faiss + numpy",
+        lambda d: lambda: expansion.alpha_query_expansion(d.query, d.gallery),
+    ),
+    Job("DEx", OURS, _jax(_level_one("tracklet_query_expansion"))),
+    Job(
+        "DEx",
+        "numpy",
+        lambda d: (
+            lambda: expansion.tracklet_query_expansion(d.query, d.gallery, d.tracklets)
+        ),
+    ),
+    Job("DBA, k 10", OURS, _jax(_level_one("database_augmentation")), products=1),
+    Job(
+        "DBA, k 10",
+        "faiss + numpy",
+        lambda d: lambda: expansion.database_augmentation(d.gallery),
+    ),
+    *_reciprocal("k-reciprocal 60/30", 60, 30, 0.5),
+    *_reciprocal("k-reciprocal 20/6", 20, 6, 0.3),
+    Job("diffusion, 25 steps", OURS, _jax(_level_one("diffusion")), products=1),
+    Job(
+        "diffusion, 25 steps",
+        "faiss + scipy CSR",
+        lambda d: lambda: peer_diffusion.csr_diffusion(d.query, d.gallery),
+        repeats=1,
+    ),
+    Job("diffusion, cg", OURS, _jax(_level_one("diffusion", solver="cg")), products=1),
+    Job("chain dex,dba,k_reciprocal, top 100", OURS, _jax(_chain), products=2),
+    Job("24 values of lambda", OURS, _jax(_swept), repeats=1),
+    Job("24 values of lambda", "24 calls", _jax(_one_by_one), repeats=0),
+    Job("mAP", OURS, _jax(_evaluate), repeats=5),
+    Job(
+        "mAP",
+        "fastreid 1.4 (cython)",
+        lambda d: _scores_of(d, metrics.cython_map),
+        repeats=2,
+    ),
+    Job(
+        "mAP",
+        "numpy argsort",
+        lambda d: _scores_of(d, metrics.argsort_map),
+        repeats=2,
+    ),
+]

@@ -1,0 +1,1 @@
+"""Published algorithms written out plainly, for comparison with the kernels."""
