@@ -2,7 +2,10 @@
 
 from dex_jax.models import parts
 from dex_jax.models._build import BACKBONES, backbone, build
+from dex_jax.models._chain import Chain
+from dex_jax.models._checkpoints import read_torch_checkpoint
 from dex_jax.models._functional import apply, merge, split
+from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._weights import (
     LoadReport,
     load_torch_weights,
@@ -12,13 +15,16 @@ from dex_jax.models._weights import (
 
 __all__ = [
     "BACKBONES",
+    "Chain",
     "LoadReport",
+    "PartitionNetwork",
     "apply",
     "backbone",
     "build",
     "load_torch_weights",
     "merge",
     "parts",
+    "read_torch_checkpoint",
     "save_torch_weights",
     "split",
     "torch_tensors",

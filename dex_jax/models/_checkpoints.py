@@ -1,0 +1,260 @@
+"""PyTorch checkpoints in every container, without PyTorch and without running code."""
+
+import io
+import mmap
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import safetensors
+
+from dex_jax.models._pickle import (
+    DTYPES,
+    Parameter,
+    RefusedError,
+    Storage,
+    Tensor,
+    TensorUnpickler,
+    as_array,
+    checked,
+    widen_bfloat16,
+)
+
+Memory = Callable[[Storage], bytes]
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+# Under which a training script keeps the weights among other things.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
+
+SAFETENSORS = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+
+def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the tensors of a PyTorch checkpoint, without PyTorch.
+
+    Takes what `torch.save` has written over the years (zip since 1.6, the stream before
+    it, the tar of 0.1) and safetensors. A checkpoint is a pickle, which may call any
+    function when it is read the usual way; this reader calls none of them and refuses
+    a file that asks for one, naming it. Sizes are checked before memory is taken.
+
+    Args:
+        path: the file. Weights under `state_dict`, `model` and the like are found;
+            names are left as they are (`load_torch_weights` strips `module.`).
+
+    Returns:
+        Arrays by name in the layout of PyTorch (convolutions OIHW); bfloat16 and
+        float16 are widened to float32, other types kept.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a checkpoint, damaged, without tensors, or refused.
+
+    Example:
+        >>> import os, tempfile
+        >>> from dex_jax import models
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = os.path.join(folder, "slim.safetensors")
+        ...     models.save_torch_weights(models.backbone("resnet_slim"), file)
+        ...     models.read_torch_checkpoint(file)["bn1.weight"].shape
+        (16,)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no checkpoint {path}")
+    try:
+        # A map of the file never hands out more bytes than there are.
+        with path.open("rb") as opened, _mapped(opened) as file:
+            if file[8:9] == b"{":
+                return _read_safetensors(file[:])
+            if file[:2] == b"PK":
+                return _read_zip(opened)
+            if file[257:262] == b"ustar":
+                return _read_tar(opened)
+            return _read_stream(file)
+    except RefusedError as error:
+        raise ValueError(f"{path}: refused: {error}") from error
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        safetensors.SafetensorError,
+        struct.error,
+        # What a damaged pickle makes the unpickler do.
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"{path}: not a PyTorch or safetensors checkpoint, or a damaged one "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _mapped(file: IO[bytes]) -> mmap.mmap:
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, entry in safetensors.deserialize(content):
+        kind = entry["dtype"]
+        if kind not in SAFETENSORS:
+            raise RefusedError(f"tensor {name} has the type {kind}")
+        flat = np.frombuffer(entry["data"], SAFETENSORS[kind])
+        array = flat.reshape(entry["shape"]).copy()
+        if kind == "BF16":
+            array = widen_bfloat16(array)
+        arrays[name] = array.astype(np.float32) if kind == "F16" else array
+    return arrays
+
+
+def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in entries if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise RefusedError(
+                f"the archive holds {len(pickles)} files data.pkl, not one"
+            )
+        root = pickles[0].removesuffix("data.pkl")
+
+        def read(name: str, size: int | None) -> bytes:
+            info = entries[root + name]
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise RefusedError(f"{info.filename} is compressed")
+            if size is not None and info.file_size != size:
+                raise RefusedError(
+                    f"storage {info.filename} holds {info.file_size} bytes where "
+                    f"{size} are declared"
+                )
+            return archive.read(info)
+
+        order = f"{root}byteorder"
+        if order in entries and read("byteorder", None).strip() != b"little":
+            raise RefusedError("its numbers are not little-endian")
+        content = TensorUnpickler(io.BytesIO(read("data.pkl", None))).load()
+        return _arrays(content, lambda s: read(f"data/{s.key}", s.nbytes))
+
+
+def _read_stream(file: mmap.mmap) -> dict[str, np.ndarray]:
+    if TensorUnpickler(file).load() != LEGACY_MAGIC:
+        raise RefusedError("it does not begin as a checkpoint does")
+    if TensorUnpickler(file).load() != LEGACY_PROTOCOL:
+        raise RefusedError("its format has another version")
+    if not TensorUnpickler(file).load().get("little_endian", True):
+        raise RefusedError("its numbers are not little-endian")
+    unpickler = TensorUnpickler(file)
+    content = unpickler.load()
+    keys = TensorUnpickler(file).load()
+    places: dict[str, int] = {}
+    for key in keys:
+        storage = unpickler.storages[str(key)]
+        _check_count(file, storage)
+        places[storage.key] = file.tell()
+        file.seek(storage.nbytes, os.SEEK_CUR)
+
+    def read(storage: Storage) -> bytes:
+        file.seek(places[storage.key])
+        return file.read(storage.nbytes)
+
+    return _arrays(content, read)
+
+
+def _check_count(file: mmap.mmap, storage: Storage) -> None:
+    """Compares what a storage is said to hold with what stands before and after it."""
+    (count,) = struct.unpack("<q", file.read(8))
+    left = len(file) - file.tell()
+    if count != storage.elements or storage.nbytes > left:
+        raise RefusedError(
+            f"storage {storage.key} is declared with {storage.elements} elements, "
+            f"holds {count}, and {left} bytes are left in the file"
+        )
+
+
+def _read_tar(file: IO[bytes]) -> dict[str, np.ndarray]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+
+        def member(name: str) -> IO[bytes]:
+            info = archive.getmember(name)
+            opened = archive.extractfile(info)
+            if opened is None or info.issparse():
+                raise RefusedError(f"member {name} is not a plain file")
+            return io.BytesIO(opened.read())
+
+        memory: dict[str, bytes] = {}
+        storages: dict[int, Storage] = {}
+        data = member("storages")
+        for _ in range(TensorUnpickler(data).load()):
+            key, _, kind = TensorUnpickler(data).load()
+            (count,) = struct.unpack("<q", data.read(8))
+            storages[key] = Storage(kind, str(key), count)
+            memory[str(key)] = data.read(_bounded(storages[key], archive, "storages"))
+        if TensorUnpickler(data).load():
+            raise RefusedError("it shares storages in a way that was never published")
+        known: dict[str, Tensor] = {}
+        data = member("tensors")
+        for _ in range(TensorUnpickler(data).load()):
+            key, storage, _ = TensorUnpickler(data).load()
+            # The number of axes is followed by four bytes that mean nothing.
+            axes = min(struct.unpack("<i4x", data.read(8))[0], 16)
+            numbers = struct.unpack(f"<{2 * axes + 1}q", data.read(8 * (2 * axes + 1)))
+            shape, strides, offset = numbers[:axes], numbers[axes:-1], numbers[-1]
+            known[str(key)] = checked(Tensor(storages[storage], offset, shape, strides))
+        content = TensorUnpickler(member("pickle"), known).load()
+        return _arrays(content, lambda s: memory[s.key])
+
+
+def _bounded(storage: Storage, archive: tarfile.TarFile, name: str) -> int:
+    """The storage's size in bytes, if the member can hold it."""
+    if storage.kind not in DTYPES or not (
+        0 <= storage.nbytes <= archive.getmember(name).size
+    ):
+        raise RefusedError(
+            f"storage {storage.key} is declared with {storage.elements} values"
+        )
+    return storage.nbytes
+
+
+def _arrays(content: Any, read: Memory) -> dict[str, np.ndarray]:
+    """Finds the state dict in what was unpickled and reads its tensors."""
+    found = content
+    # A wrapper is looked for first: there may be stray tensors beside the weights.
+    while isinstance(found, dict):
+        inner = [found[w] for w in WRAPPERS if isinstance(found.get(w), dict)]
+        if not inner:
+            break
+        found = inner[0]
+    entries = dict.items(found) if isinstance(found, dict) else ()
+    bare = {k: v.tensor if isinstance(v, Parameter) else v for k, v in entries}
+    tensors = {k: v for k, v in bare.items() if isinstance(v, Tensor)}
+    if not tensors:
+        names = list(content)[:5] if isinstance(content, dict) else content
+        raise RefusedError(f"it holds no named tensors, only {names!r}")
+    memory = {t.storage.key: t.storage for t in tensors.values()}
+    blocks = {key: read(storage) for key, storage in memory.items()}
+    return {
+        str(name): as_array(tensor, blocks[tensor.storage.key])
+        for name, tensor in tensors.items()
+    }
