@@ -57,10 +57,8 @@ def main() -> None:
     print("\n".join(_header(options)), flush=True)
     for threads in ("one", "all") if options.threads == "both" else (options.threads,):
         print(f"\n### {options.size}, {threads} thread(s)\n")
-        print(
-            "| kernel | implementation | s | CPU s | first s | GiB | ratio | differs |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+        print(f"| {' | '.join(COLUMNS)} |")
+        print("| --- " * len(COLUMNS) + "|", flush=True)
         _table(options, threads)
 
 
