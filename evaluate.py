@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -231,4 +232,5 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     sys.exit(main())

@@ -58,7 +58,7 @@ class EmbeddingSource:
         files = [embedding_layouts.read(path, num_query=num_query) for path in paths]
         self._file = average(files, method=method, labels=[str(path) for path in paths])
         self.name = "+".join(path.stem for path in paths)
-        self.protocol = _stored_protocol(self._file)
+        self.protocol = _stored_protocol(self._file, paths[0])
         self.images: Mapping[str, Images] | None = (
             None if images is None else _images(images, self._file)
         )
@@ -124,6 +124,7 @@ class RunSource:
         self._batch_size = batch_size
         self._method = method
         self._files: dict[tuple[int, float], EmbeddingFile] = {}
+        self._averaged: dict[tuple[float, ...], EmbeddingFile] = {}
         self._seconds: dict[str, float] = {}
         self.name = "+".join(run.workdir.name for run in self._runs)
         self.protocol = self._data.protocol
@@ -165,14 +166,13 @@ class RunSource:
 
     def embeddings(self, scales: tuple[float, ...] | None) -> EmbeddingFile:
         """Describes the images at the scales and averages scales and networks."""
-        wanted = [
-            (number, scale)
-            for number in range(len(self._runs))
-            for scale in scales or self._scales
-        ]
-        files = [self._one(number, scale) for number, scale in wanted]
-        labels = [f"{self._runs[n].workdir} at scale {scale:g}" for n, scale in wanted]
-        return average(files, method=self._method, labels=labels)
+        asked = scales or self._scales
+        wanted = [(n, scale) for n in range(len(self._runs)) for scale in asked]
+        if asked not in self._averaged:
+            files = [self._one(number, scale) for number, scale in wanted]
+            labels = [f"{self._runs[n].workdir} at scale {s:g}" for n, s in wanted]
+            self._averaged[asked] = average(files, method=self._method, labels=labels)
+        return self._averaged[asked]
 
     def _one(self, number: int, scale: float) -> EmbeddingFile:
         if (number, scale) not in self._files:
@@ -191,12 +191,15 @@ class RunSource:
         return self._files[number, scale]
 
 
-def _stored_protocol(file: EmbeddingFile) -> Protocol:
+def _stored_protocol(file: EmbeddingFile, path: Path) -> Protocol:
     stored = file.meta.get("protocol")
-    if isinstance(stored, dict):
+    if stored is None:
+        cameras = file.query_cameras is not None
+        return Protocol("embeddings file", remove_same_camera=cameras)
+    try:
         return Protocol(**stored)
-    cameras = file.query_cameras is not None
-    return Protocol("embeddings file", remove_same_camera=cameras)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: meta: protocol: {error}") from None
 
 
 def _images(root: Path, file: EmbeddingFile) -> dict[str, Images]:

@@ -1,0 +1,132 @@
+"""Where descriptors come from: rows a file cannot answer, runs as an ensemble."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from dex_jax import _sources, runs
+from dex_jax._sources import EmbeddingSource, RunSource
+from dex_jax.data import Protocol, ReidData, ReidSplit
+from dex_jax.embeddings import save
+from dex_jax.report import TABLES
+from tests.report.conftest import make_file
+
+
+def means(weights, images):
+    """A stand-in network: the mean colour, projected."""
+    return images.mean(axis=(1, 2)) @ weights
+
+
+def make_data(source: str = "v1") -> ReidData:
+    rng = np.random.default_rng(0)
+
+    def split(count: int, side: str) -> ReidSplit:
+        pixels = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
+        names = tuple(f"{side}/{i}" for i in range(count))
+        return ReidSplit(pixels, names, np.arange(count) % 3)
+
+    query, gallery = split(3, "query"), split(6, "gallery")
+    return ReidData("set", query, query, gallery, Protocol("set rule"), source)
+
+
+@pytest.fixture
+def workdirs(tmp_path, monkeypatch) -> list[Path]:
+    """Two runs whose networks differ, without a checkpoint on disk."""
+    config = ConfigDict({"image_size": 8, "seed": 0, "data": {"source": "v1"}})
+    config.evaluation = ConfigDict({"batch_size": 8, "scales": (1.0,)})
+
+    def load_run(workdir, *, which):
+        seed = int(workdir.name[-1])
+        weights = np.random.default_rng(seed).normal(size=(3, 3 + seed // 5))
+        return runs.Run(
+            workdir=workdir,
+            config=config,
+            step=seed,
+            apply=Partial(means, jnp.asarray(weights, jnp.float32)),
+            fingerprint=f"{which}{seed}",
+        )
+
+    def load_data(config, *, split):
+        del config, split
+        return make_data()
+
+    monkeypatch.setattr(_sources.runs, "load_run", load_run)
+    monkeypatch.setattr(_sources.runs, "load_data", load_data)
+    return [tmp_path / "run1", tmp_path / "run2"]
+
+
+def test_an_ensemble_averages_unit_vectors(workdirs, capsys):
+    alone = [RunSource([workdir]).embeddings(None) for workdir in workdirs]
+    both = RunSource(workdirs).embeddings(None)
+    mean = alone[0].gallery_features + alone[1].gallery_features
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(both.gallery_features, mean, atol=1e-5)
+    assert both.gallery_names == make_data().gallery.names
+    # The third source found what the first two had described.
+    assert capsys.readouterr().out.count("reusing") == 4
+    assert len(list((workdirs[0] / "embeddings").iterdir())) == 2
+
+
+def test_a_row_gets_its_own_scales(workdirs):
+    source = RunSource(workdirs[:1])
+    one, two = source.embeddings((1.0,)), source.embeddings((1.0, 1.5))
+    assert source.embeddings((1.0,)) is one
+    assert np.abs(one.query_features - two.query_features).max() > 1e-4
+    facts = source.facts
+    assert set(facts["extraction"]) == {
+        f"{workdirs[0]} at scale 1",
+        f"{workdirs[0]} at scale 1.5",
+    }
+    assert facts["runs"][0]["step"] == 1
+    assert source.name == "run1" and source.protocol.name == "set rule"
+
+
+def test_runs_of_other_sizes_are_only_put_side_by_side(workdirs):
+    mixed = [workdirs[0], workdirs[1].with_name("run7")]
+    with pytest.raises(ValueError, match=r"run7 at scale 1: has dimension 4 and .* 3"):
+        RunSource(mixed).embeddings(None)
+    wide = RunSource(mixed, method="concat").embeddings(None)
+    assert wide.query_features.shape == (3, 7)
+
+
+def test_runs_of_other_data_are_no_ensemble(workdirs, monkeypatch):
+    found = iter([make_data("v1"), make_data("v2")])
+    monkeypatch.setattr(_sources.runs, "load_data", lambda *_, **__: next(found))
+    with pytest.raises(ValueError, match=r"run2: is a run on set \(v2\) and .*run1"):
+        RunSource(workdirs)
+
+
+def test_scales_are_checked_before_work(workdirs):
+    with pytest.raises(ValueError, match=r"scales: expected values in \(0, 16\]"):
+        RunSource(workdirs, scales=(1.0, -0.5))
+
+
+def test_a_file_leaves_out_what_needs_other_scales(tmp_path):
+    save(make_file(), tmp_path / "e.npz")
+    source = EmbeddingSource([tmp_path / "e.npz"])
+    rows, notes = source.possible(TABLES["table3"].rows)
+    assert len(rows) == 13
+    assert notes[0].startswith(
+        "left out, needing several scales: DEx, multi-scale, k 5"
+    )
+    assert source.possible(TABLES["table6"].rows) == (list(TABLES["table6"].rows), [])
+    with pytest.raises(ValueError, match="compares image scales"):
+        source.possible(TABLES["table2"].rows)
+
+
+def test_the_protocol_travels_in_the_file(tmp_path):
+    path = tmp_path / "e.npz"
+    save(make_file(), path)
+    assert EmbeddingSource([path]).protocol.remove_same_camera
+    stored = {"name": "AI City", "remove_same_camera": False, "top": 100}
+    save(replace(make_file(), meta={"protocol": stored}), path)
+    assert EmbeddingSource([path]).protocol == Protocol("AI City", False, 100)
+    stored["tops"] = 100
+    save(replace(make_file(), meta={"protocol": stored}), path)
+    with pytest.raises(ValueError, match=r"e\.npz: meta: protocol"):
+        EmbeddingSource([path])
