@@ -65,7 +65,7 @@ def load_procedural(
     gallery images from others. Sizes in the published proportions of CityFlow-ReID.
 
     Args:
-        size: "tiny" (24 identities, seconds), "demo" (172 identities, 64 pixels) or
+        size: "tiny" (12 + 12 identities, seconds), "demo" (120 + 60 identities, 64 pixels) or
             "large" (333 + 333 identities, 128 pixels, half an hour on one core).
         seed: another seed gives other vehicles; at least 0.
         data_dir: where the set is kept; default `$DEX_JAX_DATA` or
@@ -95,7 +95,7 @@ def load_procedural(
     content = digest(recipe, jobs)
     if workers is None:
         # The tiny set is drawn before a second process has started.
-        workers = 1 if size == "tiny" else len(os.sched_getaffinity(0))
+        workers = 1 if size == "tiny" else _cores()
     workers = check_count(workers, "workers")
 
     def draw() -> contextlib.AbstractContextManager[Iterator[Drawn]]:
@@ -111,6 +111,12 @@ def load_procedural(
         protocol=Protocol("procedural_vehicles", top=100),
         source=f"procedural_vehicles-{VERSION}-{size}-seed{seed}-{content}",
     )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _folder(data_dir: str | Path | None) -> Path:

@@ -66,8 +66,11 @@ def _roof(
 ) -> tuple[np.ndarray, np.ndarray]:
     side = 1 if seed % 2 else -1
     slope = np.minimum(np.abs(u - _FLOAT(0.15 * side)) * _FLOAT(1.4), _FLOAT(1.6))
-    inside = v - _FLOAT(0.5) + _FLOAT(size) * (1 - _FLOAT(0.35) * slope**2 * slope**2)
-    return inside, np.where(inside < 0.06, _FLOAT(1.2), _FLOAT(0.8))
+    slope *= slope
+    inside = v - _FLOAT(0.5) + _FLOAT(size) * (1 - _FLOAT(0.35) * slope * slope)
+    glass = (inside > 0.16) & (np.abs(u - _FLOAT(0.15 * side)) < 0.62)
+    relief = np.where(inside < 0.05, _FLOAT(1.25), _FLOAT(0.85))
+    return inside, np.where(glass, _FLOAT(0.25), relief)
 
 
 def _railing(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dex_jax.data._procedural_colors import PAINTS
 from dex_jax.data._procedural_scene import CAMERAS, Camera
 from dex_jax.data._procedural_vehicles import (
     BODY_WEIGHTS,
@@ -69,7 +70,7 @@ RECIPES = {
         occluded=0.1,
     ),
     "demo": Recipe(
-        112, 60, 64, 8, 5.0, 2.5, 11.0, 11.0, camera_strength=0.6, occluded=0.15
+        120, 60, 64, 8, 5.0, 2.5, 11.0, 11.0, camera_strength=0.6, occluded=0.15
     ),
     "large": Recipe(
         333, 333, 128, 12, 5.7, 2.4, 19.5, 22.9, look_alikes=0.5, group=3, changes=2
@@ -172,12 +173,15 @@ def _fleet(recipe: Recipe, count: int, rng: np.random.Generator) -> list[Vehicle
     out: list[Vehicle] = []
     while len(out) < count:
         body = bodies[int(rng.choice(len(bodies), p=weights / weights.sum()))]
-        first = sample_vehicle(rng, sample_model(rng, body))
-        out.append(first)
+        alike = [sample_vehicle(rng, sample_model(rng, body))]
         if groups:
             groups -= 1
-            for _ in range(min(recipe.group - 1, count - len(out))):
-                out.append(look_alike(rng, first, changes=recipe.changes))
+            while len(alike) < min(recipe.group, count - len(out)):
+                other = look_alike(rng, alike[0], changes=recipe.changes)
+                # More than the number plate must tell them apart.
+                if all(replace(other, plate=v.plate) != v for v in alike):
+                    alike.append(other)
+        out += alike
     return [out[i] for i in rng.permutation(count)]
 
 
@@ -211,10 +215,11 @@ def _drive(recipe: Recipe, rng: np.random.Generator, seed: int) -> Drive:
     occluder = None
     if rng.random() < recipe.occluded:
         kind = int(rng.choice(4, p=(0.35, 0.25, 0.25, 0.15)))
-        grey = rng.uniform(0.25, 0.6)
-        color = np.clip(grey + rng.normal(0, 0.03 if kind != 2 else 0.2, 3), 0.05, 0.9)
+        color = rng.uniform(0.25, 0.6) + rng.normal(0, 0.03, 3)
         if kind == 1:
             color = np.array([0.22, 0.33, 0.14]) * rng.uniform(0.7, 1.3)
+        elif kind == 2:
+            color = np.array(PAINTS[int(rng.integers(len(PAINTS)))][0])
         wide = (0.08, 0.25, 0.2, 0.2)[kind]
         occluder = Occluder(
             kind,

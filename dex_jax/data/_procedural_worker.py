@@ -5,6 +5,7 @@ a fork of a process that runs jax may hang, and a spawned one would run the call
 script again.
 """
 
+import contextlib
 import io
 import os
 import pickle
@@ -12,8 +13,9 @@ import queue
 import struct
 import subprocess
 import sys
-import threading
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 import numpy as np
@@ -56,69 +58,74 @@ def draw(job: Job) -> list[bytes]:
 
 
 def draw_all(jobs: list[Job], *, workers: int) -> Generator[Drawn, None, None]:
-    """Draws many tracklets; order and content do not depend on `workers`."""
+    """Draws many tracklets; order and content do not depend on `workers`.
+
+    Raises:
+        RuntimeError: a worker failed; its own words are on stderr.
+    """
     if workers == 1:
         for job in jobs:
             yield job, draw(job)
         return
-    tasks: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for i in range(len(jobs)):
-        tasks.put(i)
-    results: queue.SimpleQueue[tuple[int, list[bytes] | str]] = queue.SimpleQueue()
-    processes = [_start() for _ in range(workers)]
-    for process in processes:
-        threading.Thread(
-            target=_feed, args=(process, jobs, tasks, results), daemon=True
-        ).start()
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    staff = [_Worker() for _ in range(workers)]
+    for worker in staff:
+        idle.put(worker)
+
+    def hand_over(job: Job) -> list[bytes]:
+        worker = idle.get()
+        try:
+            return worker.draw(job)
+        finally:
+            idle.put(worker)
+
+    pool = ThreadPoolExecutor(workers)
+    futures = deque(pool.submit(hand_over, job) for job in jobs)
     try:
-        ready: dict[int, list[bytes]] = {}
-        for i, job in enumerate(jobs):
-            while i not in ready:
-                number, images = results.get()
-                if isinstance(images, str):
-                    raise RuntimeError(f"drawing {jobs[number].names[0]}: {images}")
-                ready[number] = images
-            yield job, ready.pop(i)
+        for job in jobs:
+            yield job, futures.popleft().result()
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in staff:
+            worker.stop()
+        pool.shutdown()
 
 
-def _start() -> subprocess.Popen:
-    # Wherever this process found the package, the worker finds it too.
-    path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-        start_new_session=True,
-    )
+class _Worker:
+    """A process that draws."""
 
+    def __init__(self):
+        # Wherever this process found the package, the worker finds it too.
+        path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C reaches the caller, who stops it
+        )
 
-def _feed(
-    process: subprocess.Popen,
-    jobs: list[Job],
-    tasks: queue.SimpleQueue,
-    results: queue.SimpleQueue,
-) -> None:
-    """Hands jobs to one worker until there are none left."""
-    if process.stdin is None or process.stdout is None:
-        return
-    while not tasks.empty():
+    def draw(self, job: Job) -> list[bytes]:
+        into, out = self._process.stdin, self._process.stdout
         try:
-            number = tasks.get_nowait()
-        except queue.Empty:
-            break
-        try:
-            _write(process.stdin, pickle.dumps(jobs[number]))
-            results.put((number, pickle.loads(_read(process.stdout))))
-        except (OSError, EOFError):
-            results.put((number, f"a worker ended with code {process.wait()}"))
-            return
-    process.stdin.close()
-    process.stdout.close()
+            if into is None or out is None:
+                raise EOFError
+            _write(into, pickle.dumps(job))
+            return pickle.loads(_read(out))
+        except (OSError, EOFError, ValueError) as error:
+            raise RuntimeError(
+                f"the worker that drew {job.names[0]} ended; fewer workers, or "
+                "workers=1, need less memory"
+            ) from error
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                # What was not yet written goes nowhere.
+                with contextlib.suppress(OSError):
+                    stream.close()
 
 
 def _write(stream: IO[bytes], content: bytes) -> None:
