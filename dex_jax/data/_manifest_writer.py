@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from dex_jax.data._manifest import COLUMNS, SPLITS
+from dex_jax.data._manifest_table import COLUMNS, SPLITS
 from dex_jax.data._problems import Problems
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
