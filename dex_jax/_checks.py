@@ -151,6 +151,24 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     return int(value)
 
 
+def check_number(
+    value: object, name: str, *, least: float = -np.inf, below: float = np.inf
+) -> None:
+    """Refuses an option that is no number in `[least, below)`; traced ones pass.
+
+    Raises:
+        ValueError: not one number, or out of range.
+    """
+    if not is_concrete(value):
+        return
+    number = np.asarray(value)
+    real = number.dtype.kind in "fiu" or number.dtype == jnp.bfloat16
+    if number.shape != () or not real or not least <= float(number) < below:
+        upper = "" if below == np.inf else f" and below {below}"
+        lower = "" if least == -np.inf else f" of at least {least}"
+        raise ValueError(f"{name}: expected a number{lower}{upper}, got {value!r}")
+
+
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
     """Reads one of several words.
 

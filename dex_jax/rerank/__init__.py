@@ -18,6 +18,7 @@ from dex_jax.rerank._query_expansion import (
     average_query_expansion,
     tracklet_query_expansion,
 )
+from dex_jax.rerank._tracklet_reciprocal import tracklet_k_reciprocal
 from dex_jax.rerank._tracklets import tracklet_means, tracklet_pull_in
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "side_distance_bias",
     "steps",
     "top_k",
+    "tracklet_k_reciprocal",
     "tracklet_means",
     "tracklet_pull_in",
     "tracklet_query_expansion",

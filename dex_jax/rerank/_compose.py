@@ -30,14 +30,17 @@ NAMES: dict[str, Callable[..., Step]] = {
     "alpha_qe": steps.alpha_qe,
     "dex": steps.dex,
     "dba": steps.dba,
+    "tracklet_means": steps.tracklet_means,
     "cosine": steps.cosine,
     "k_reciprocal": steps.k_reciprocal,
+    "tracklet_k_reciprocal": steps.tracklet_k_reciprocal,
     "diffusion": steps.diffusion,
     "tracklet": steps.tracklet,
 }
 _ORDER = (
-    "expand steps (aqe, alpha_qe, dex, dba) first, then at most one rank step (cosine, "
-    "k_reciprocal, diffusion), then refine steps (tracklet)"
+    "expand steps (aqe, alpha_qe, dex, dba, tracklet_means) first, then at most one "
+    "rank step (cosine, k_reciprocal, tracklet_k_reciprocal, diffusion), then refine "
+    "steps (side_bias, same_camera, add_scores, tracklet)"
 )
 
 
@@ -74,19 +77,16 @@ class Pipeline:
 
         Raises:
             ValueError: rows that cannot be ranked, missing tracklet ids, or `top` with
-                a step that needs all scores.
+                a step that needs all scores where it stands.
         """
-        refused = [step.name for step in self.refine if step.ranking is None]
         if top is not None:
             check_count(top, "top")
-            if refused:
-                raise ValueError(
-                    f"top: {', '.join(refused)} needs all scores; leave top out and "
-                    "pass the scores to top_k"
-                )
+            self._check_order()
         everything = (*self.expand, self.rank, *self.refine)
         users = [step.name for step in everything if step.needs_tracklets]
         state = read_state(embeddings, users)
+        for step in self.refine:
+            step.check_sizes(state)
         state, graph = self._expanded(state)
         if top is None:
             scores = self.rank.scores(state, graph)
@@ -94,11 +94,23 @@ class Pipeline:
                 scores = step.scores(scores, state)
             return scores
         top = limit_k(top, state.gallery.shape[0], "top")
-        ranking = self.rank.ranking(state, graph, top)
+        tiles = tuple(step.tile for step in self.refine if step.tile is not None)
+        ranking = self.rank.ranking(state, graph, top, tiles)
         for step in self.refine:
             if step.ranking is not None:
                 ranking = step.ranking(ranking, state)
         return ranking
+
+    def _check_order(self) -> None:
+        """With `top`, tiles of scores are changed before the best are kept."""
+        kept = False
+        for step in self.refine:
+            if kept and step.tile is not None:
+                raise ValueError(
+                    f"top: {step.name} needs all scores, it cannot follow tracklet; "
+                    "put it in front, or leave top out and pass the scores to top_k"
+                )
+            kept = kept or step.tile is None
 
     def _expanded(self, state: State) -> tuple[State, Graph | None]:
         """Runs the expand steps; returns the graph that the rank step reads.

@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._checks import check_choice, check_count, check_rows, unit_rows
+from dex_jax._checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_rows,
+    unit_rows,
+)
 from dex_jax.neighbors import Neighbors, limit_k, self_search
 from dex_jax.rerank._query_expansion import add_rows, clipped_power
 
@@ -37,8 +43,8 @@ def database_augmentation(
         The augmented gallery `[G, D]`, unit rows.
 
     Raises:
-        ValueError: rows that cannot be ranked, `k` below 1, another word for
-            `include_self`.
+        ValueError: rows that cannot be ranked, `k` below 1, `alpha` below 0, another
+            word for `include_self`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -46,21 +52,22 @@ def database_augmentation(
         >>> database_augmentation(gallery, k=1)[0].round(3)
         Array([0.707, 0.707], dtype=float32)
     """
+    check_options(k=k, alpha=alpha, include_self=include_self)
     rows = unit_rows(check_rows(gallery, "gallery"))
     width = graph_width(rows.shape[0], k=k, include_self=include_self)
     graph = self_search(rows, k=width)[0]
     return augment(rows, graph, alpha=alpha, include_self=include_self)
 
 
-def check_options(*, k: int, include_self: str) -> None:
+def check_options(*, k: int, alpha: float, include_self: str) -> None:
     """Refuses options out of range."""
+    check_number(alpha, "alpha", least=0)
     check_choice(include_self, "include_self", INCLUDE_SELF)
     check_count(k, "k")
 
 
 def graph_width(size: int, *, k: int, include_self: str) -> int:
     """Width of the gallery graph, the row itself counted, that is read."""
-    check_options(k=k, include_self=include_self)
     if include_self == "top_k":
         return limit_k(k, size, "k")
     return limit_k(k, size - 1, "k") + 1

@@ -1,15 +1,15 @@
 """Diffusion of query similarity over the mutual neighbour graph (eq. 9-10)."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._checks import check_choice, check_count, is_concrete
+from dex_jax._checks import check_choice, check_count, check_number, is_concrete
 from dex_jax.neighbors import Neighbors, limit_k, search, self_search
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
+from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 from dex_jax.rerank._query_expansion import clipped_power
 
 SOLVERS = ("power", "cg")
@@ -50,7 +50,7 @@ def diffusion(
         k: neighbours in the graph; beyond `G`: all of them, and one warning.
         k_query: images a query starts from; the same.
         alpha: share of the graph, in [0, 1); may be traced.
-        gamma: power of the cosine, above 0; may be traced.
+        gamma: power of the cosine, at least 0; may be traced.
         iterations: power steps; may be traced.
         solver: "power", or "cg": the converged answer
             `(1 - alpha) (I - alpha S)^-1 y` by conjugate gradients.
@@ -84,38 +84,6 @@ def diffusion(
     )
 
 
-def diffusion_ranking(
-    query: jax.Array,
-    gallery: jax.Array,
-    *,
-    k: int,
-    k_query: int,
-    alpha: float,
-    gamma: float,
-    iterations: int,
-    solver: str,
-    initial: str,
-    top: int,
-    graph: Neighbors | None = None,
-) -> Ranking:
-    """The `top` best images by `diffusion`, never holding a `Q x G` array.
-
-    Takes unit rows and checked options; `graph` is the gallery's own neighbour lists,
-    at least `k` wide, if they are known already.
-    """
-    graph = self_search(gallery, k=k)[0] if graph is None else graph
-    return diffuse_ranking(
-        search(query, gallery, k=k_query),
-        Neighbors(graph.ids[:, :k], graph.scores[:, :k]),
-        alpha=alpha,
-        gamma=gamma,
-        iterations=iterations,
-        solver=solver,
-        initial=initial,
-        top=top,
-    )
-
-
 def graph_widths(size: int, *, k: int, k_query: int) -> tuple[int, int]:
     """Widths of the gallery's and the queries' lists, at most the gallery."""
     k = limit_k(check_count(k, "k"), size, "k")
@@ -128,10 +96,8 @@ def check_options(
     """Refuses options out of range; traced values are taken as they are."""
     check_choice(solver, "solver", SOLVERS)
     check_choice(initial, "initial", INITIALS)
-    if is_concrete(alpha) and not 0 <= float(alpha) < 1:
-        raise ValueError(f"alpha: expected a number in [0, 1), got {alpha}")
-    if is_concrete(gamma) and not 0 < float(gamma) < math.inf:
-        raise ValueError(f"gamma: expected a number above 0, got {gamma}")
+    check_number(alpha, "alpha", least=0, below=1)
+    check_number(gamma, "gamma", least=0)
     if is_concrete(iterations):
         check_count(iterations, "iterations", least=0)
     given = not is_concrete(iterations) or iterations != POWER_STEPS
@@ -195,13 +161,14 @@ def diffuse_ranking(
     solver: str,
     initial: str,
     top: int,
+    tiles: tuple[Tile, ...] = (),
 ) -> Ranking:
-    """As `diffuse_scores`, but keeps the `top` best of each query."""
+    """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
     Q, G = start.ids.shape[0], graph.ids.shape[0]
     solve = _solver(graph, alpha, gamma, iterations, solver, initial)
 
     def write(first: jax.Array, f: jax.Array, out: Ranking) -> Ranking:
-        kept = best(f.T, top)
+        kept = best(adjusted(f.T, tiles, first, jnp.int32(0)), top)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first, 0),
             out,
@@ -209,7 +176,7 @@ def diffuse_ranking(
         )
 
     empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
-    return _over_blocks(start, G, gamma, solve, write, empty)
+    return unmarked(_over_blocks(start, G, gamma, solve, write, empty))
 
 
 def _over_blocks(start, nodes, gamma, solve, write, out):

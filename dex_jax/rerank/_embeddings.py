@@ -5,7 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dex_jax._checks import check_count, check_rows, check_same_width, unit_rows
+from dex_jax._checks import (
+    check_count,
+    check_rows,
+    check_same_width,
+    is_concrete,
+    unit_rows,
+)
 from dex_jax._search import top
 from dex_jax.neighbors import limit_k
 
@@ -55,9 +61,7 @@ def top_k(scores: jax.Array, *, k: int) -> Ranking:
         >>> top_k(jnp.array([[0.1, 0.9, 0.5]]), k=2).ids.tolist()
         [[1, 2]]
     """
-    scores = jnp.asarray(scores, jnp.float32)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"scores: expected [Q, G], got shape {scores.shape}")
+    scores = read_scores(scores, "scores")
     k = limit_k(check_count(k, "k"), scores.shape[1], "k")
     return best(scores, k)
 
@@ -75,3 +79,14 @@ def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Arra
     gallery = check_rows(gallery, "gallery")
     check_same_width(query, gallery, "query", "gallery")
     return unit_rows(query), unit_rows(gallery)
+
+
+def read_scores(x: jax.Array, name: str) -> jax.Array:
+    """Reads scores `[Q, G]` as float32 and refuses another shape or NaN."""
+    scores = jnp.asarray(x, jnp.float32)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"{name}: expected scores [Q, G], got shape {scores.shape}")
+    missing = jnp.any(jnp.isnan(scores), axis=1)
+    if is_concrete(missing) and missing.any():
+        raise ValueError(f"{name}: row {int(missing.argmax())} holds NaN")
+    return scores

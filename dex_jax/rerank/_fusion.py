@@ -1,21 +1,29 @@
 """Joining what several models, scales or side networks say (eq. 4 and more)."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from dex_jax._checks import (
     check_choice,
+    check_number,
     check_paired_ids,
     check_rows,
+    check_same_width,
     is_concrete,
     unit_rows,
 )
-from dex_jax.rerank._embeddings import unit_pair
+from dex_jax.rerank._blocks import even_block, map_blocks
+from dex_jax.rerank._embeddings import Ranking, best, read_scores, unit_pair
+from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 
 METHODS = ("sum", "concat")
+# Scores held at a time where only the best are kept.
+_TILE = 2**24
 
 
 def cosine_similarity(query: jax.Array, gallery: jax.Array) -> jax.Array:
@@ -38,6 +46,21 @@ def cosine_similarity(query: jax.Array, gallery: jax.Array) -> jax.Array:
         Array([[0.6, 0.8]], dtype=float32)
     """
     return cosines(*unit_pair(query, gallery))
+
+
+@functools.partial(jax.jit, static_argnames=("top",))
+def cosine_ranking(
+    query: jax.Array, gallery: jax.Array, tiles: tuple[Tile, ...], *, top: int
+) -> Ranking:
+    """The best `top` cosines of unit rows after the refine steps `tiles`."""
+    Q, G = query.shape[0], gallery.shape[0]
+    size = even_block(Q, max(8, _TILE // G))
+
+    def block(start: jax.Array) -> Ranking:
+        own = lax.dynamic_slice_in_dim(query, start, size)
+        return best(adjusted(cosines(own, gallery), tiles, start, jnp.int32(0)), top)
+
+    return unmarked(map_blocks(block, rows=Q, block=size))
 
 
 @jax.jit
@@ -152,17 +175,40 @@ def side_distance_bias(
         >>> side_distance_bias(jnp.array([[0.5, 0.5]]), side[:1], side, weight=0.1)
         Array([[0.4, 0.5]], dtype=float32)
     """
+    check_number(weight, "weight")
     scores = read_scores(scores, "scores")
+    sides = read_sides(query_side, gallery_side)
+    sizes = (sides[0].shape[0], sides[1].shape[0])
+    if scores.shape != sizes:
+        raise ValueError(
+            f"scores: expected shape {sizes} for these side embeddings, got "
+            f"{scores.shape}"
+        )
+    return bias_tile(*sides, weight, scores, 0, 0)
+
+
+def read_sides(
+    query_side: jax.Array, gallery_side: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Reads the embeddings of a side network, as unit rows."""
     query_side = check_rows(query_side, "query_side")
     gallery_side = check_rows(gallery_side, "gallery_side")
-    sides = (query_side.shape[0], gallery_side.shape[0])
-    if scores.shape != sides or query_side.shape[1] != gallery_side.shape[1]:
-        raise ValueError(
-            f"query_side {query_side.shape} and gallery_side {gallery_side.shape} do "
-            f"not fit scores {scores.shape}"
-        )
-    shared = cosines(unit_rows(query_side), unit_rows(gallery_side))
-    return scores - weight * shared
+    check_same_width(query_side, gallery_side, "query_side", "gallery_side")
+    return unit_rows(query_side), unit_rows(gallery_side)
+
+
+def bias_tile(
+    query_side: jax.Array,
+    gallery_side: jax.Array,
+    weight: float | jax.Array,
+    scores: jax.Array,
+    row: int | jax.Array,
+    column: int | jax.Array,
+) -> jax.Array:
+    """`side_distance_bias` of unit rows, on a tile that begins at `row`, `column`."""
+    query_side = lax.dynamic_slice_in_dim(query_side, row, scores.shape[0])
+    gallery_side = lax.dynamic_slice_in_dim(gallery_side, column, scores.shape[1])
+    return scores - weight * cosines(query_side, gallery_side)
 
 
 def same_camera_penalty(
@@ -195,20 +241,47 @@ def same_camera_penalty(
         Array([[0.25, 0.5 ]], dtype=float32)
     """
     scores = read_scores(scores, "scores")
-    own, other = check_paired_ids(
-        query_cameras,
-        gallery_cameras,
-        ("query_cameras", "gallery_cameras"),
-        (scores.shape[0], scores.shape[1]),
-    )
+    cameras = read_penalty(query_cameras, gallery_cameras, penalty)
+    sizes = (cameras[0].shape[0], cameras[1].shape[0])
+    if scores.shape != sizes:
+        raise ValueError(
+            f"scores: expected shape {sizes} for these cameras, got {scores.shape}"
+        )
+    return penalty_tile(*cameras, penalty, scores, 0, 0)
+
+
+def read_penalty(
+    query_cameras: jax.Array, gallery_cameras: jax.Array, penalty: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Reads the cameras of queries and gallery, and checks the penalty."""
     if is_concrete(penalty) and np.isnan(float(penalty)):
         raise ValueError(f"penalty: expected a number, got {penalty}")
+    names = ("query_cameras", "gallery_cameras")
+    sizes = (np.shape(query_cameras)[0], np.shape(gallery_cameras)[0])
+    return check_paired_ids(query_cameras, gallery_cameras, names, sizes)
+
+
+def penalty_tile(
+    query_cameras: jax.Array,
+    gallery_cameras: jax.Array,
+    penalty: float | jax.Array,
+    scores: jax.Array,
+    row: int | jax.Array,
+    column: int | jax.Array,
+) -> jax.Array:
+    """`same_camera_penalty` on a tile that begins at `row`, `column`."""
+    own = lax.dynamic_slice_in_dim(query_cameras, row, scores.shape[0])
+    other = lax.dynamic_slice_in_dim(gallery_cameras, column, scores.shape[1])
     return jnp.where(own[:, None] == other[None], scores - penalty, scores)
 
 
-def read_scores(x: jax.Array, name: str) -> jax.Array:
-    """Reads scores `[Q, G]` as float32 and refuses another shape."""
-    scores = jnp.asarray(x, jnp.float32)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"{name}: expected scores [Q, G], got shape {scores.shape}")
-    return scores
+def sum_tile(
+    other: jax.Array,
+    weight: float | jax.Array,
+    scores: jax.Array,
+    row: int | jax.Array,
+    column: int | jax.Array,
+) -> jax.Array:
+    """Adds a part of other scores `[Q, G]` to a tile that begins at `row`, `column`."""
+    part = lax.dynamic_slice(other, (row, column), scores.shape)
+    return scores + weight * part

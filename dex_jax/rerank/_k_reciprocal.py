@@ -25,6 +25,7 @@ from dex_jax.rerank._k_reciprocal_sets import (
     expand,
     pool_neighbors,
 )
+from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 
 
 class _Encoded(NamedTuple):
@@ -113,6 +114,7 @@ def reciprocal_ranking(
     lambda_: float | jax.Array,
     top: int,
     graph: tuple[Neighbors, jax.Array] | None = None,
+    tiles: tuple[Tile, ...] = (),
 ) -> Ranking:
     """The best `top` of `reciprocal_scores`, without ever holding Q x G.
 
@@ -125,10 +127,11 @@ def reciprocal_ranking(
         top: images kept for each query, at most G.
         graph: the gallery's own lists, itself counted, at least `max(k1 + 1, k2)` wide
             or G, and the smallest cosine of each image over the gallery.
+        tiles: steps that change tiles of the scores before the best are kept.
     """
     lambda_ = check_lambda(lambda_)
     found = _prepare(query, gallery, k1, k2, graph)
-    return _ranking(query, gallery, found, lambda_, top=top)
+    return _ranking(query, gallery, found, lambda_, tiles, top=top)
 
 
 def check_lambda(lambda_: float | jax.Array) -> jax.Array:
@@ -214,6 +217,7 @@ def _ranking(
     gallery: jax.Array,
     found: _Encoded,
     lambda_: jax.Array,
+    tiles: tuple[Tile, ...],
     *,
     top: int,
 ) -> Ranking:
@@ -225,6 +229,7 @@ def _ranking(
     ) -> tuple[Ranking, jax.Array]:
         kept, seen = state
         tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
+        tile = adjusted(tile, tiles, jnp.int32(0), start)
         ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
         tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
         # What is kept stands first and has lower ids: ties stay in gallery order.
@@ -236,7 +241,8 @@ def _ranking(
 
     none = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.full((Q, top), -jnp.inf))
     first = none, jnp.int32(0)
-    return over_gallery(found.support, found.encoding, found.nearest, take, first)[0]
+    kept = over_gallery(found.support, found.encoding, found.nearest, take, first)[0]
+    return unmarked(kept)
 
 
 def _blend(

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from dex_jax._checks import check_ids
 from dex_jax.neighbors import Neighbors, self_search
-from dex_jax.rerank._embeddings import Embeddings, Ranking, unit_pair
+from dex_jax.rerank._embeddings import Embeddings, Ranking, read_scores, unit_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets
 
 # The gallery's own neighbour lists, the image itself counted, and the smallest cosine
 # of each image over the gallery.
 Graph = tuple[Neighbors, jax.Array]
 Planned = TypeVar("Planned")
+# From a tile of scores [b, c], its first row and its first column to a tile.
+Tile = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class State(NamedTuple):
@@ -69,14 +72,15 @@ class Rank:
     Attributes:
         name: as in `parse`.
         scores: from the state and the gallery's graph to scores `[Q, G]`.
-        ranking: the same, but the best `top` alone, never a `Q x G` array.
+        ranking: the same, but the best `top` alone, never a `Q x G` array; tiles of
+            scores go through the refine steps given (see `adjusted`).
         width: neighbours of each gallery image that it reads, for a gallery of `G`.
         needs_tracklets: the embeddings must have tracklet ids.
     """
 
     name: str
     scores: Callable[[State, Graph | None], jax.Array]
-    ranking: Callable[[State, Graph | None, int], Ranking]
+    ranking: Callable[[State, Graph | None, int, tuple[Tile, ...]], Ranking]
     width: Callable[[int], int] = _no_lists
     needs_tracklets: bool = False
 
@@ -94,20 +98,34 @@ class Refine:
     Attributes:
         name: as in `parse`.
         scores: from scores `[Q, G]` and the state to scores `[Q, G]`.
-        ranking: the same on the best K alone; None where the best K do not say which
-            images are the best K afterwards.
+        ranking: the same on a Ranking, where the best K say what the best K are
+            afterwards; None where they do not, and `tile` is given.
+        tile: the same on a tile of the scores, whose first row and column it is told.
+        sizes: `(Q, G)` of what the step was made for; any if None.
         needs_tracklets: the embeddings must have tracklet ids.
     """
 
     name: str
     scores: Callable[[jax.Array, State], jax.Array]
     ranking: Callable[[Ranking, State], Ranking] | None = None
+    tile: Tile | None = None
+    sizes: tuple[int, ...] | None = None
     needs_tracklets: bool = False
 
     def __call__(self, scores: jax.Array, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone to scores `[Q, G]` of these embeddings."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
-        return self.scores(scores, state)
+        self.check_sizes(state)
+        return self.scores(read_scores(scores, "scores"), state)
+
+    def check_sizes(self, state: State) -> None:
+        """Refuses embeddings that the step was not made for."""
+        sizes = state.query.shape[0], state.gallery.shape[0]
+        if self.sizes not in (None, sizes):
+            raise ValueError(
+                f"{self.name}: was made for (Q, G) = {self.sizes}, the embeddings have "
+                f"{sizes}"
+            )
 
 
 Step = Expand | Rank | Refine
@@ -141,3 +159,24 @@ def known(planned: Planned | None) -> Planned:
     if planned is None:
         raise TypeError("the chain left out what this step said it needs")
     return planned
+
+
+def adjusted(
+    scores: jax.Array, tiles: tuple[Tile, ...], row: jax.Array, column: jax.Array
+) -> jax.Array:
+    """A tile of scores after the refine steps; masked ones stay above -inf.
+
+    Minus infinity is left to mark what has not been filled in a running list.
+    """
+    if not tiles:
+        return scores
+    for tile in tiles:
+        scores = tile(scores, row, column)
+    return jnp.maximum(scores, jnp.finfo(scores.dtype).min)
+
+
+def unmarked(ranking: Ranking) -> Ranking:
+    """Gives masked images, kept above -inf by `adjusted`, their -inf back."""
+    lowest = jnp.finfo(ranking.scores.dtype).min
+    scores = jnp.where(ranking.scores == lowest, -jnp.inf, ranking.scores)
+    return Ranking(ranking.ids, scores)

@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._checks import check_choice, check_count, check_ids, unit_rows
+from dex_jax._checks import (
+    check_choice,
+    check_count,
+    check_ids,
+    check_number,
+    unit_rows,
+)
 from dex_jax.neighbors import Neighbors, limit_k, search
 from dex_jax.rerank._embeddings import unit_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
@@ -64,7 +70,8 @@ def alpha_query_expansion(
         The expanded queries `[Q, D]`, unit rows.
 
     Raises:
-        ValueError: rows that cannot be ranked, different dimensions, `k` below 1.
+        ValueError: rows that cannot be ranked, different dimensions, `k` below 1 or
+            `alpha` below 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,6 +80,7 @@ def alpha_query_expansion(
         >>> q.round(3)  # the direction of (1, 0) + 0.6 * (0.6, 0.8)
         Array([[0.943, 0.333]], dtype=float32)
     """
+    check_number(alpha, "alpha", least=0)
     query, gallery = unit_pair(query, gallery)
     k = limit_k(check_count(k, "k"), gallery.shape[0], "k")
     return expand(query, gallery, search(query, gallery, k=k), alpha=alpha)
@@ -109,15 +117,17 @@ def tracklet_query_expansion(
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, tracklet ids of
-            another length or type, `k` below 1, another word for `within`.
+            another length or type, `k` below 1, `alpha` below 0, another word for
+            `within`.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> gallery = jnp.array([[0.8, 0.6], [-1.0, 0.0], [0.8, -0.6]])
-        >>> query = jnp.array([[1.0, 0.0]])
-        >>> tracklet_query_expansion(query, gallery, jnp.array([7, 3, 7]), k=2).round(3)
-        Array([[1., 0.]], dtype=float32)
+        >>> gallery = jnp.array([[0.8, 0.6], [-1.0, 0.0], [0.6, 0.8]])
+        >>> query, tracklets = jnp.array([[1.0, 0.0]]), jnp.array([7, 3, 7])
+        >>> tracklet_query_expansion(query, gallery, tracklets, k=2, alpha=0).round(3)
+        Array([[0.864, 0.504]], dtype=float32)
     """
+    check_number(alpha, "alpha", least=0)
     query, gallery = unit_pair(query, gallery)
     ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
     k = limit_k(check_count(k, "k"), gallery.shape[0], "k")

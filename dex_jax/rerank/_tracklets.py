@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from dex_jax._checks import check_ids, check_rows, is_concrete, unit_rows
-from dex_jax.rerank._embeddings import Ranking
+from dex_jax.rerank._embeddings import Ranking, read_scores
 
 # Bits of the smallest normal float32: smaller ones may be flushed to zero.
 _TINY = 0x00800000
@@ -107,34 +107,48 @@ def tracklet_means(
     rows = unit_rows(check_rows(gallery, "gallery"))
     ids = check_ids(tracklet_ids, "tracklet_ids", size=rows.shape[0])
     tracklets = group_tracklets(ids)
-    if weights is not None:
-        weights = jnp.asarray(weights, jnp.float32)
-        if weights.shape != ids.shape:
-            raise ValueError(
-                f"weights: expected shape {ids.shape}, got {weights.shape}"
-            )
-        if is_concrete(weights):
-            _check_weights(weights, tracklets)
-    means = unit_rows(tracklet_means_of(rows, tracklets, weights))
-    return means[tracklets.labels]
+    return averaged(rows, tracklets, check_weights(weights, tracklets))
 
 
-def _check_weights(weights: jax.Array, tracklets: Tracklets) -> None:
-    values = np.asarray(weights)
+@jax.jit
+def averaged(
+    gallery: jax.Array, tracklets: Tracklets, weights: jax.Array | None
+) -> jax.Array:
+    """`tracklet_means` of unit rows and grouped tracklets."""
+    means = tracklet_means_of(gallery, tracklets, weights)
+    return unit_rows(means)[tracklets.labels]
+
+
+def check_weights(weights: jax.Array | None, tracklets: Tracklets) -> jax.Array | None:
+    """Reads the shares of images in their means.
+
+    Raises:
+        ValueError: another shape, a value that is negative or not finite, a tracklet
+            whose weights are all zero (values are checked only when concrete).
+    """
+    if weights is None:
+        return None
+    shares = jnp.asarray(weights, jnp.float32)
+    if shares.shape != tracklets.labels.shape:
+        raise ValueError(
+            f"weights: expected shape {tracklets.labels.shape}, got {shares.shape}"
+        )
+    if not is_concrete(shares, tracklets.labels):
+        return shares
+    values, labels = np.asarray(shares), np.asarray(tracklets.labels)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if bad.size:
         raise ValueError(
             f"weights: expected finite values of at least 0, got {values[bad[0]]} "
             f"at {bad[0]}"
         )
-    if is_concrete(tracklets.labels):
-        labels = np.asarray(tracklets.labels)
-        empty = np.flatnonzero(np.bincount(labels, values)[labels] == 0)
-        if empty.size:
-            raise ValueError(
-                f"weights: all zero in the tracklet of image {empty[0]}, "
-                "expected one above 0"
-            )
+    empty = np.flatnonzero(np.bincount(labels, values)[labels] == 0)
+    if empty.size:
+        raise ValueError(
+            f"weights: all zero in the tracklet of image {empty[0]}, expected one "
+            "above 0"
+        )
+    return shares
 
 
 def tracklet_pull_in(scores: jax.Array, tracklet_ids: jax.Array) -> jax.Array:
@@ -161,9 +175,7 @@ def tracklet_pull_in(scores: jax.Array, tracklet_ids: jax.Array) -> jax.Array:
         >>> tracklet_pull_in(scores, jnp.array([8, 5, 8, 5]))
         Array([[0.9, 0.5, 0.9, 0.5]], dtype=float32)
     """
-    scores = jnp.asarray(scores, jnp.float32)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"scores: expected [Q, G], got shape {scores.shape}")
+    scores = read_scores(scores, "scores")
     ids = check_ids(tracklet_ids, "tracklet_ids", size=scores.shape[1])
     return pull_in_scores(scores, group_tracklets(ids))
 
@@ -206,28 +218,34 @@ def separate(falling: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.where(falling == -jnp.inf, falling, value)
 
 
-@jax.jit
-def pull_in_ranking(ranking: Ranking, tracklets: Tracklets) -> Ranking:
-    """Pulls tracklets into a ranking of the first K images, keeping K.
+@functools.partial(jax.jit, static_argnames=("top",))
+def pull_in_ranking(
+    ranking: Ranking, tracklets: Tracklets, *, top: int | None = None
+) -> Ranking:
+    """Pulls tracklets into a ranking of the first K images; keeps K, or `top`.
 
     The first K raw images are enough: each of them belongs to its own tracklet, so the
     tracklets seen among them hold at least K images between them, and no tracklet that
-    opens later can stand in front of those.
+    opens later can stand in front of those. What is masked by -inf pulls nothing.
     """
     K = ranking.ids.shape[1]
-    places = jnp.arange(K, dtype=jnp.int32)
+    index = jnp.arange(K, dtype=jnp.int32)
+    places = jnp.arange(K if top is None else top, dtype=jnp.int32)
 
     def one_query(ids: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         tracklet = tracklets.labels[ids]  # [K]
-        group, place = lax.sort((tracklet, places), num_keys=2)
+        group, place = lax.sort((tracklet, index), num_keys=2)
         opens = jnp.concatenate([jnp.ones(1, bool), group[1:] != group[:-1]])
-        opens = jnp.zeros(K, bool).at[place].set(opens)
-        count = jnp.where(opens, tracklets.counts[tracklet], 0)
+        leader = place[lax.cummax(jnp.where(opens, index, 0))]
+        leader = jnp.zeros(K, jnp.int32).at[place].set(leader)
+        masked = scores[leader] == -jnp.inf
+        count = jnp.where(leader == index, tracklets.counts[tracklet], 0)
+        count = jnp.where(masked, 1, count)
         end = jnp.cumsum(count)
-        apart = separate(scores, jnp.cumsum(opens.astype(jnp.int32)) - 1)
+        apart = separate(scores, jnp.cumsum((count > 0).astype(jnp.int32)) - 1)
         slot = jnp.searchsorted(end, places, side="right")
         offset = places - (end - count)[slot]
         pulled = tracklets.order[tracklets.starts[tracklet[slot]] + offset]
-        return pulled, apart[slot]
+        return jnp.where(masked[slot], ids[slot], pulled), apart[slot]
 
     return Ranking(*jax.vmap(one_query)(*ranking))

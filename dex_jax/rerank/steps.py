@@ -4,19 +4,48 @@ Options are checked when a step is made, before any data are touched.
 """
 
 import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
 
-from dex_jax._checks import check_choice, check_count
+from dex_jax._checks import check_choice, check_count, check_number
 from dex_jax.neighbors import Neighbors, limit_k, search
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
 from dex_jax.rerank import _k_reciprocal as reciprocal
-from dex_jax.rerank._embeddings import Ranking
-from dex_jax.rerank._fusion import cosines
-from dex_jax.rerank._kinds import Expand, Graph, Rank, Refine, State, first, known
+from dex_jax.rerank._embeddings import Ranking, read_scores
+from dex_jax.rerank._fusion import (
+    bias_tile,
+    cosine_ranking,
+    cosines,
+    penalty_tile,
+    read_penalty,
+    read_sides,
+    sum_tile,
+)
+from dex_jax.rerank._kinds import (
+    Expand,
+    Graph,
+    Rank,
+    Refine,
+    State,
+    Tile,
+    first,
+    known,
+)
 from dex_jax.rerank._query_expansion import WITHIN, expand, tracklet_neighbors
-from dex_jax.rerank._tracklets import pull_in_ranking, pull_in_scores
+from dex_jax.rerank._tracklet_reciprocal import (
+    tracklet_reciprocal_ranking,
+    tracklet_reciprocal_scores,
+)
+from dex_jax.rerank._tracklets import (
+    averaged,
+    check_weights,
+    pull_in_ranking,
+    pull_in_scores,
+)
 
 __all__ = [
+    "add_scores",
     "alpha_qe",
     "aqe",
     "cosine",
@@ -24,7 +53,11 @@ __all__ = [
     "dex",
     "diffusion",
     "k_reciprocal",
+    "same_camera",
+    "side_bias",
     "tracklet",
+    "tracklet_k_reciprocal",
+    "tracklet_means",
 ]
 
 
@@ -36,6 +69,7 @@ def aqe(*, k: int = 20) -> Expand:
 def alpha_qe(*, k: int = 20, alpha: float = 2.0) -> Expand:
     """Alpha-weighted query expansion; see `alpha_query_expansion`."""
     check_count(k, "k")
+    check_number(alpha, "alpha", least=0)
 
     def apply(state: State, graph: Graph | None) -> State:
         width = limit_k(k, state.gallery.shape[0], "k")
@@ -50,6 +84,7 @@ def alpha_qe(*, k: int = 20, alpha: float = 2.0) -> Expand:
 def dex(*, k: int = 20, alpha: float = 2.0, within: str = "index") -> Expand:
     """Query expansion over tracklets; see `tracklet_query_expansion`."""
     check_count(k, "k")
+    check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
 
     def apply(state: State, graph: Graph | None) -> State:
@@ -69,7 +104,7 @@ def dex(*, k: int = 20, alpha: float = 2.0, within: str = "index") -> Expand:
 
 def dba(*, k: int = 10, alpha: float = 0.0, include_self: str = "plus") -> Expand:
     """Database augmentation; see `database_augmentation`."""
-    augmentation.check_options(k=k, include_self=include_self)
+    augmentation.check_options(k=k, alpha=alpha, include_self=include_self)
 
     def apply(state: State, graph: Graph | None) -> State:
         size = state.gallery.shape[0]
@@ -88,10 +123,25 @@ def dba(*, k: int = 10, alpha: float = 0.0, include_self: str = "plus") -> Expan
     return Expand("dba", apply, width, changes_gallery=True)
 
 
+def tracklet_means(*, weights: jax.Array | None = None) -> Expand:
+    """Gallery images replaced by the mean of their tracklet; see `tracklet_means`."""
+
+    def apply(state: State, graph: Graph | None) -> State:
+        tracklets = known(state.tracklets)
+        shares = check_weights(weights, tracklets)
+        return state._replace(gallery=averaged(state.gallery, tracklets, shares))
+
+    return Expand("tracklet_means", apply, changes_gallery=True, needs_tracklets=True)
+
+
 def cosine() -> Rank:
     """Plain cosine similarity; see `cosine_similarity`."""
 
-    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
+    def ranking(
+        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
+    ) -> Ranking:
+        if tiles:
+            return cosine_ranking(state.query, state.gallery, tiles, top=top)
         return Ranking(*search(state.query, state.gallery, k=top))
 
     return Rank("cosine", lambda s, _: cosines(s.query, s.gallery), ranking)
@@ -109,9 +159,11 @@ def k_reciprocal(*, k1: int = 60, k2: int = 30, lambda_: float = 0.5) -> Rank:
             state.query, state.gallery, graph=graph, **options
         )
 
-    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
+    def ranking(
+        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
+    ) -> Ranking:
         return reciprocal.reciprocal_ranking(
-            state.query, state.gallery, graph=graph, top=top, **options
+            state.query, state.gallery, graph=graph, top=top, tiles=tiles, **options
         )
 
     def width(size: int) -> int:
@@ -151,10 +203,43 @@ def diffusion(
     def scores(state: State, graph: Graph | None) -> jax.Array:
         return graph_diffusion.diffuse_scores(*lists(state, graph), **options)
 
-    def ranking(state: State, graph: Graph | None, top: int) -> Ranking:
-        return graph_diffusion.diffuse_ranking(*lists(state, graph), top=top, **options)
+    def ranking(
+        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
+    ) -> Ranking:
+        return graph_diffusion.diffuse_ranking(
+            *lists(state, graph), top=top, tiles=tiles, **options
+        )
 
     return Rank("diffusion", scores, ranking, lambda size: min(k, size))
+
+
+def tracklet_k_reciprocal(*, k1: int = 7, k2: int = 2, lambda_: float = 0.6) -> Rank:
+    """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`."""
+    check_count(k1, "k1")
+    check_count(k2, "k2")
+    reciprocal.check_lambda(lambda_)
+    options = {"k1": k1, "k2": k2, "lambda_": lambda_}
+
+    def scores(state: State, graph: Graph | None) -> jax.Array:
+        tracklets = known(state.tracklets)
+        return tracklet_reciprocal_scores(
+            state.query, state.gallery, tracklets, **options
+        )
+
+    def ranking(
+        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
+    ) -> Ranking:
+        if tiles:
+            raise ValueError(
+                "top: tracklet_k_reciprocal ranks tracklets, whose images a refine "
+                "step then tells apart; leave top out and pass the scores to top_k"
+            )
+        tracklets = known(state.tracklets)
+        return tracklet_reciprocal_ranking(
+            state.query, state.gallery, tracklets, top=top, **options
+        )
+
+    return Rank("tracklet_k_reciprocal", scores, ranking, needs_tracklets=True)
 
 
 def tracklet() -> Refine:
@@ -165,3 +250,46 @@ def tracklet() -> Refine:
         lambda ranking, state: pull_in_ranking(ranking, known(state.tracklets)),
         needs_tracklets=True,
     )
+
+
+def side_bias(
+    query_side: jax.Array, gallery_side: jax.Array, *, weight: float
+) -> Refine:
+    """Takes off what a side network finds alike; see `side_distance_bias`."""
+    check_number(weight, "weight")
+    sides = read_sides(query_side, gallery_side)
+    return _by_tiles("side_bias", _sizes(sides), Partial(bias_tile, *sides, weight))
+
+
+def same_camera(
+    query_cameras: jax.Array,
+    gallery_cameras: jax.Array,
+    *,
+    penalty: float = float("inf"),
+) -> Refine:
+    """Lowers images of the query's own camera; see `same_camera_penalty`."""
+    cameras = read_penalty(query_cameras, gallery_cameras, penalty)
+    return _by_tiles(
+        "same_camera", _sizes(cameras), Partial(penalty_tile, *cameras, penalty)
+    )
+
+
+def add_scores(scores: jax.Array, *, weight: float = 1.0) -> Refine:
+    """Adds scores of another ranking of the same images; see `fuse_scores`."""
+    check_number(weight, "weight")
+    other = read_scores(scores, "scores")
+    return _by_tiles("add_scores", other.shape, Partial(sum_tile, other, weight))
+
+
+def _by_tiles(name: str, sizes: tuple[int, ...], tile: Tile) -> Refine:
+    """A step that works on any tile of scores of `sizes` `(Q, G)`."""
+
+    def scores(scores: jax.Array, state: State) -> jax.Array:
+        zero = jnp.int32(0)
+        return tile(scores, zero, zero)
+
+    return Refine(name, scores, tile=tile, sizes=sizes)
+
+
+def _sizes(facts: tuple[jax.Array, jax.Array]) -> tuple[int, ...]:
+    return facts[0].shape[0], facts[1].shape[0]
