@@ -37,6 +37,7 @@ LOADERS: dict[str, Callable[..., ReidData]] = {
     "msmt17": load_msmt17,
 }
 NAMES = (PROCEDURAL, *LOADERS)
+SHARED_OPTIONS = ("on_bad_image", "verify")
 
 
 def load(
@@ -89,7 +90,8 @@ def load(
     else:
         data = _load_from_disk(name, root, data_dir, options)
     if synthetic_root is not None:
-        synthetic = _load_from_disk("vehiclex", synthetic_root, data_dir, {})
+        shared = {key: options[key] for key in SHARED_OPTIONS if key in options}
+        synthetic = _load_from_disk("vehiclex", synthetic_root, data_dir, shared)
         data = replace(
             add_synthetic(data, synthetic.train),
             source=f"{data.source}+{synthetic.source}",

@@ -83,5 +83,5 @@ def read_items(path: Path, problems: Problems) -> list[Item]:
 
 
 def whole_number(text: str) -> int | None:
-    """Reads digits, as in "0034" or "12"; None for anything else."""
-    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+    """Reads digits, as in "0034" or "12"; None for all else and beyond 18 digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None

@@ -7,6 +7,7 @@ import numpy as np
 
 from dex_jax._checks import check_choice
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
+from dex_jax.data._label_files import whole_number
 from dex_jax.data._problems import Problems
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
@@ -107,10 +108,11 @@ class Source:
 
     def number(self, text: str, kind: str, file: Path, line: int) -> int:
         """Reads a label that must be a whole number; anything else is a problem."""
-        if text.isascii() and text.isdigit():
-            return int(text)
-        self.problems.add(f"{kind} is not a number", file, line=line, value=text)
-        return UNKNOWN
+        value = whole_number(text)
+        if value is None:
+            self.problems.add(f"{kind} is not a number", file, line=line, value=text)
+            return UNKNOWN
+        return value
 
     def _without_repeats(self, images: list[Listed]) -> list[Listed]:
         first: dict[str, Listed] = {}

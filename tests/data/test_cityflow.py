@@ -198,6 +198,11 @@ def test_real_and_synthetic_vehicles_of_one_number_are_two_classes(root, tmp_pat
     with pytest.warns(UserWarning, match="; synthetic: differs from the"):
         data = load("cityflow", root=root, synthetic_root=sim)
     assert class_labels(data.train)[1] == 8
+    (sim / "sys_image_train" / fake_sets.SIM[0]).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"(?s)vehiclex in .*file is empty"):
+        load("cityflow", root=root, synthetic_root=sim)
+    with pytest.warns(UserWarning, match=r"synthetic: 1 image\(s\) are left out"):
+        load("cityflow", root=root, synthetic_root=sim, on_bad_image="skip")
     balanced = mix(data, synthetic="balanced", synthetic_identities=1)
     assert class_labels(balanced.train)[1] == 7
     held = hold_out(balanced, identities=2)

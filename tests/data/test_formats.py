@@ -173,6 +173,13 @@ def test_msmt_test_identities_restart(tmp_path, release):
         (
             fake_sets.vehicleid,
             load_vehicleid,
+            "train_test_split/test_list_800.txt",
+            "0000900 99999999999999999999",
+            "line 13: identity is not a number: '99999999999999999999'",
+        ),
+        (
+            fake_sets.vehicleid,
+            load_vehicleid,
             "train_test_split/train_list.txt",
             "0000100 1",
             "line 10: image listed twice: 'image/0000100.jpg' (expected once, as in "
