@@ -14,7 +14,7 @@ Tree = TypeVar("Tree")
 
 _TILE_BYTES = 64 * 2**20
 _LEAST_TILE = 256  # narrower tiles leave too little work for each support entry
-_QUERIES = 32
+_QUERIES = 128
 _TRIP = 8  # support entries added up in one trip of the loop
 
 

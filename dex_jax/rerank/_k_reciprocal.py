@@ -164,9 +164,12 @@ def _prepare(
     worst_extra = min(N, (k1 + 1) * max(1, half // 3))
     extra, known = _guess(1.5 * k1, worst_extra, ids)
     members = expand(ids, half=half, extra=extra)
-    if not known and int(members.most) > extra:
-        extra = _round_up(int(members.most), worst_extra)
-        members = expand(ids, half=half, extra=extra)
+    if not known:
+        needed = _round_up(int(members.most), worst_extra)
+        if needed > extra:
+            members = expand(ids, half=half, extra=needed)
+        # Slots that no row uses would be carried through all that follows.
+        members = members._replace(extra=members.extra[:, :needed])
     encoding = encode(jnp.concatenate([query, gallery]), pool, members)
     lists = pool.ids[: query.shape[0], :k2]
     worst_size = min(N, k2 * encoding.ids.shape[1])
@@ -189,7 +192,7 @@ def _guess(guess: float, worst: int, data: jax.Array) -> tuple[int, bool]:
 def _round_up(size: int, worst: int) -> int:
     # Steps of a quarter: sizes of similar data meet, and nothing compiles again.
     step = 2 ** max(2, size.bit_length() - 3)
-    return min(worst, -(-size // step) * step)
+    return min(worst, max(step, -(-size // step) * step))
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
