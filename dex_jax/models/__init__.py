@@ -5,6 +5,7 @@ from dex_jax.models._build import BACKBONES, backbone, build
 from dex_jax.models._chain import Chain
 from dex_jax.models._checkpoints import read_torch_checkpoint
 from dex_jax.models._functional import apply, merge, split
+from dex_jax.models._packaged import packaged_checkpoint
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._weights import (
     LoadReport,
@@ -23,6 +24,7 @@ __all__ = [
     "build",
     "load_torch_weights",
     "merge",
+    "packaged_checkpoint",
     "parts",
     "read_torch_checkpoint",
     "save_torch_weights",
