@@ -97,6 +97,8 @@ class Report:
         else:
             left_out = int((~scored.valid).sum())
             said.append(f"{sizes}; {left_out} queries without a positive left out")
+        if self.protocol.draws > 1:
+            said.append(f"this is one of the {self.protocol.draws} random galleries")
         said.extend(self.notes)
         said.extend(dict.fromkeys(r.note for r in self.results if r.note))
         return said

@@ -15,6 +15,7 @@ from dex_jax.report._cameras import CameraMatrix, camera_matrix
 from dex_jax.report._labels import pair_scores, protocol_labels
 from dex_jax.report._paper import Row
 from dex_jax.report._statistics import Interval, mean_interval
+from dex_jax.report._units import by_tracklet
 from dex_jax.report._verification import Verification, verify
 from dex_jax.rerank import Embeddings, Ranking, parse, top_k
 
@@ -81,6 +82,11 @@ def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
     ranked, best = rank_all(file, row.chain)
     seconds = time.perf_counter() - start
     ids, scores = np.asarray(best.ids), np.asarray(best.scores)
+    if protocol.gallery_unit == "tracklet":
+        units = by_tracklet(ranked, file)
+        best = top_k(jnp.asarray(units.scores), k=min(KEPT, units.scores.shape[1]))
+        ids = np.take_along_axis(units.images, np.asarray(best.ids), axis=1)
+        scores = np.asarray(best.scores)
     note = (
         f"positives beyond rank {_LONG_LIST} count as not found"
         if isinstance(ranked, Ranking)
@@ -157,6 +163,11 @@ def score(
             query has a positive.
     """
     labels = protocol_labels(file, protocol)
+    if protocol.gallery_unit == "tracklet":
+        units = by_tracklet(ranked, file)
+        ranked = units.scores
+        for name in labels.keys() & {"gallery_identities", "gallery_cameras"}:
+            labels[name] = labels[name][units.member]
     found = metrics.evaluate(
         ranked, **labels, top=protocol.top, ap_denominator=protocol.ap_denominator
     )

@@ -59,11 +59,14 @@ def shown_lists(
 
 
 def positives(file: EmbeddingFile, protocol: Protocol) -> list[int]:
-    """Counts the gallery images that each query should find."""
+    """Counts the gallery images, or tracklets, that each query should find."""
     if file.query_identities is None:
         return [0] * len(file.query_names)
-    return [
-        int(count)
-        for start in range(0, len(file.query_names), 64)
-        for count in counted_pairs(file, protocol, slice(start, start + 64))[1].sum(1)
-    ]
+    tracklets = file.gallery_tracklet_ids()
+    counts = []
+    for start in range(0, len(file.query_names), 64):
+        for found in counted_pairs(file, protocol, slice(start, start + 64))[1]:
+            units = tracklets[found]
+            by_unit = protocol.gallery_unit == "tracklet"
+            counts.append(len(np.unique(units)) if by_unit else len(units))
+    return counts

@@ -102,3 +102,26 @@ def test_missing_labels_are_named(file, protocol):
     object.__setattr__(bare, "query_identities", None)
     with pytest.raises(ValueError, match="identities: are needed to score"):
         score(np.zeros((6, 54)), bare, protocol)
+
+
+def test_tracklets_are_ranked_where_the_protocol_says_so(file):
+    protocol = Protocol("p", remove_same_camera=True, gallery_unit="tracklet")
+    result = run_row(file, Row("cosine", "none"), protocol)
+    scores = np.asarray(rank_all(file, "none")[0])
+    # Tracklet t holds images 3 t to 3 t + 2, of identity t // 3 at camera t % 3.
+    best = scores.reshape(6, 18, 3).max(axis=2)
+    for query in range(6):
+        order = [t for t in np.argsort(-best[query]) if t != 3 * query]
+        ranks = [1 + order.index(t) for t in (3 * query + 1, 3 * query + 2)]
+        expected = (1 / min(ranks) + 2 / max(ranks)) / 2
+        assert result.scored is not None
+        assert result.scored.average_precision[query] == pytest.approx(expected)
+        image = result.ids[query, 0]
+        assert scores[query, image] == best[query].max()
+    assert result.ids.shape == (6, 18)
+
+
+def test_tracklets_need_all_scores(file):
+    protocol = Protocol("p", gallery_unit="tracklet")
+    with pytest.raises(ValueError, match="needs the scores of all gallery images"):
+        score(rank_all(file, "none")[1], file, protocol)
