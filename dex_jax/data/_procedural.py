@@ -65,8 +65,8 @@ def load_procedural(
     gallery images from others. Sizes in the published proportions of CityFlow-ReID.
 
     Args:
-        size: "tiny" (12 + 12 identities, seconds), "demo" (120 + 60 identities, 64 pixels) or
-            "large" (333 + 333 identities, 128 pixels, half an hour on one core).
+        size: "tiny" (12 + 12 identities), "demo" (120 + 60 identities, 64 pixels)
+            or "large" (333 + 333 identities, 128 pixels, ten minutes on one core).
         seed: another seed gives other vehicles; at least 0.
         data_dir: where the set is kept; default `$DEX_JAX_DATA` or
             `~/.cache/dex_jax`.

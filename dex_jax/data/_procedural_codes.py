@@ -12,6 +12,7 @@ class Code(IntEnum):
     ROOF = auto()
     LOWER = auto()
     GLASS = auto()
+    CABIN = auto()
     RUBBER = auto()
     CHROME = auto()
     LAMP = auto()

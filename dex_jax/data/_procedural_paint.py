@@ -43,8 +43,9 @@ def palette(vehicle: Vehicle, mesh: Mesh) -> Palette:
     put(Code.BODY, vehicle.paint, 1.0)
     put(Code.ROOF, vehicle.roof or vehicle.paint, 1.0)
     put(Code.LOWER, vehicle.lower or vehicle.paint, 0.7)
-    clear = 0.30 - 0.22 * vehicle.tint
-    put(Code.GLASS, (clear * 0.9, clear, clear * 1.02), 2.2)
+    clear = 0.27 - 0.20 * vehicle.tint
+    put(Code.GLASS, (clear * 0.92, clear, clear * 1.02), 2.4)
+    put(Code.CABIN, (0.45 * clear, 0.45 * clear, 0.45 * clear), 2.4)
     put(Code.RUBBER, (0.10, 0.10, 0.105), 0.15)
     put(Code.CHROME, (0.72, 0.73, 0.75), 1.6)
     put(Code.LAMP, (0.86, 0.88, 0.90), 1.5)

@@ -7,6 +7,7 @@ from dex_jax.data._procedural_vehicles import Vehicle
 
 
 def side(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Codes the hits of a flank: windows, pillars, doors, wheel arches."""
     x, z, s, t = p[0], p[2], p[6], p[7]
     m, body = v.model.measures, v.model.body
     nose = m.length / 2
@@ -25,6 +26,10 @@ def side(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     for place in m.pillars:
         window &= np.abs(ahead - place) > broad
     out[window] = Code.GLASS
+    if m.cargo == 0 and v.tint < 0.8:
+        up = (z - m.belt) / (m.height - m.belt)
+        for place in m.pillars:
+            out[window & _seat(ahead - place + 0.3, up)] = Code.CABIN
     seam = (t < 1.08) & (t > 0.2)
     for i, place in enumerate(m.pillars[:3]):
         gap = seam & (np.abs(ahead - place) < 0.014)
@@ -44,7 +49,14 @@ def side(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     return out
 
 
+def _seat(across: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """A seat and its headrest behind glass; `up` runs from the sill to the roof."""
+    away = np.abs(across)
+    return ((away < 0.19) & (up < 0.38)) | ((away < 0.11) & (up < 0.62))
+
+
 def top(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Codes the hits of the upper side: windscreen, rear window, sunroof."""
     x, y, z, s, t = *p[:3], *p[6:]
     m, body = v.model.measures, v.model.body
     large = body == "bus"
@@ -59,6 +71,10 @@ def top(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     else:
         out[(s > 4.03) & (s < 4.97) & (t > 2.0)] = Code.RUBBER
         out[(s > 4.09) & (s < 4.92) & (t > 2.04)] = Code.GLASS
+    if v.tint < 0.8:
+        up = (z - m.belt) / (m.height - m.belt)
+        seats = _seat(np.abs(y) - 0.22 * m.width, up) | (up < 0.16)
+        out[seats & (out == Code.GLASS)] = Code.CABIN
     if v.sunroof and m.height < 2:
         front = m.length / 2 - m.hood - m.screen
         hole = (np.abs(y) < 0.36) & (np.abs(front - 0.55 - x) < 0.32)
@@ -67,6 +83,7 @@ def top(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def front(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Codes the hits of the front: lamps, grille, bumper, plate."""
     y, z, s = p[1], p[2], p[6]
     m = v.model.measures
     half, low, top = m.width / 2, m.clearance, m.nose_z
@@ -111,6 +128,7 @@ def front(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def rear(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Codes the hits of the tail: lamps, lid, bumper, plate."""
     y, z, s = p[1], p[2], p[6]
     m = v.model.measures
     half, low = m.width / 2, m.clearance

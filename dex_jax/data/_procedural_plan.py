@@ -48,6 +48,13 @@ class Recipe:
     """Small things in which look-alikes differ; fewer is harder."""
     camera_strength: float = 1.0
     """How far cameras differ in light, colour and sharpness: 0 none, 1 full."""
+    views: float = 1.0
+    """How far the cameras' directions spread: 1 all around, 0 all from one side."""
+    roads: float = 0.0
+    """Share of the drives on any of the roads instead of the camera's own: a network
+    cannot tell cameras by what stands behind the vehicles."""
+    colorful: float = 0.0
+    """How evenly paints are met: 0 as on a street, mostly white and grey, to 1."""
     occluded: float = 0.2
     """Share of the tracklets with something in front during a few frames."""
     blur: float = 1.2
@@ -70,13 +77,28 @@ RECIPES = {
         occluded=0.1,
     ),
     "demo": Recipe(
-        120, 60, 64, 8, 5.0, 2.5, 11.0, 11.0, camera_strength=0.6, occluded=0.15
+        120,
+        60,
+        64,
+        8,
+        5.0,
+        2.5,
+        11.0,
+        11.0,
+        look_alikes=0.2,
+        camera_strength=0.5,
+        views=0.4,
+        roads=1.0,
+        colorful=0.7,
+        occluded=0.12,
     ),
     "large": Recipe(
         333, 333, 128, 12, 5.7, 2.4, 19.5, 22.9, look_alikes=0.5, group=3, changes=2
     ),
 }
 
+# Degrees off the heading around which `Recipe.views` draws the cameras together.
+_MIDDLE_VIEW = 35.0
 # What every camera would be without its own character.
 _NEUTRAL = {
     "exposure": 1.0,
@@ -113,6 +135,8 @@ def cameras(recipe: Recipe) -> tuple[Camera, ...]:
             for name, plain in _NEUTRAL.items()
         }
         milder["tint"] = tuple(1 + strength * (c - 1) for c in camera.tint)
+        away = (camera.azimuth - _MIDDLE_VIEW + 180) % 360 - 180
+        milder["azimuth"] = _MIDDLE_VIEW + recipe.views * away
         milder["quality"] = round(90 + strength * (camera.quality - 90))
         out.append(replace(camera, **milder))
     return tuple(out)
@@ -143,13 +167,14 @@ def plan(recipe: Recipe, seed: int) -> list[Job]:
                     for i in range(len(phases))
                 )
                 drive = _drive(recipe, drive_rng, seed)
+                eye = _on_a_road(recipe, eyes[camera], drive_rng)
                 job = Job(
                     split,
                     identity,
                     camera,
                     number,
                     vehicles[identity],
-                    eyes[camera],
+                    eye,
                     drive,
                     phases,
                     names,
@@ -173,7 +198,7 @@ def _fleet(recipe: Recipe, count: int, rng: np.random.Generator) -> list[Vehicle
     out: list[Vehicle] = []
     while len(out) < count:
         body = bodies[int(rng.choice(len(bodies), p=weights / weights.sum()))]
-        alike = [sample_vehicle(rng, sample_model(rng, body))]
+        alike = [sample_vehicle(rng, sample_model(rng, body), colorful=recipe.colorful)]
         if groups:
             groups -= 1
             while len(alike) < min(recipe.group, count - len(out)):
@@ -208,6 +233,16 @@ def _phases(recipe: Recipe, split: str, rng: np.random.Generator) -> tuple[float
         kept = int(np.clip(1 + rng.poisson(recipe.queries - 1), 1, min(8, count)))
         along = np.sort(rng.choice(along, size=kept, replace=False))
     return tuple(float(phase) for phase in along)
+
+
+def _on_a_road(recipe: Recipe, camera: Camera, rng: np.random.Generator) -> Camera:
+    """The camera with its own road, or with another one's road and sun."""
+    if rng.random() >= recipe.roads:
+        return camera
+    road, sky = (CAMERAS[i] for i in rng.integers(len(CAMERAS), size=2))
+    return replace(
+        camera, verge=road.verge, wall=road.wall, crossing=road.crossing, sun=sky.sun
+    )
 
 
 def _drive(recipe: Recipe, rng: np.random.Generator, seed: int) -> Drive:

@@ -131,7 +131,7 @@ def _verge(
     """Grass, earth or pavement behind a kerb, `[3, n]`."""
     left, right = 1.5 * LANE, -0.5 * LANE - 0.5
     depth = np.where(y > 0, y - _FLOAT(left), _FLOAT(right) - y)
-    soft, rough = ((0.16, 0.28), (0.14, 0.16), (0.06, 0.05))[camera.verge]
+    soft, rough = ((0.16, 0.20), (0.14, 0.13), (0.06, 0.05))[camera.verge]
     shade = 1 + _FLOAT(soft) * cloud + _FLOAT(rough) * fine
     if camera.verge == 2:
         shade -= _FLOAT(0.22) * ((x % _FLOAT(0.6) < 0.035) | (y % _FLOAT(0.6) < 0.035))
@@ -153,7 +153,7 @@ def _roadside(
         shade = 1 + _FLOAT(0.07) * cloud + _FLOAT(0.05) * fine - _FLOAT(0.3) * seam
         color, top = shade * np.array([[0.30], [0.30], [0.29]], _FLOAT), 2.4
     else:
-        shade = np.maximum(1 + _FLOAT(0.3) * cloud + _FLOAT(0.35) * fine, 0.2)
+        shade = np.maximum(1 + _FLOAT(0.3) * cloud + _FLOAT(0.26) * fine, 0.2)
         color = shade * np.array([[0.06], [0.10], [0.035]], _FLOAT)
         top = 3.6 + 1.1 * cloud if camera.wall == 0 else 1.6 + 0.25 * cloud
     sky = light.sky.astype(_FLOAT)[:, None]

@@ -88,7 +88,7 @@ def _soil(
     x, y, z = position[:, at]
     cloud = grain(x + seed % 97, z + _FLOAT(0.5) * y, 0.02, 0)
     amount = np.clip(_FLOAT(1.15) - z * _FLOAT(1.33) + _FLOAT(0.35) * cloud, 0, 1)
-    clean = (codes[at] == Code.GLASS) | (codes[at] == Code.LAMP)
+    clean = np.isin(codes[at], (Code.GLASS, Code.CABIN, Code.LAMP))
     amount *= _FLOAT(min(dirt, 0.85)) * np.where(clean, _FLOAT(0.3), _FLOAT(1))
     for channel, mud in enumerate((0.16, 0.125, 0.085)):
         here = color[channel, at]
@@ -99,6 +99,8 @@ def _around(mirror: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a mirror sees: share of sky, share of road, brightness of the sky."""
     x, y, z = mirror
     skyline = _FLOAT(0.13) + _FLOAT(0.05) * grain(x + y, x - y, 0.012, 0)
+    # Clouds drift over the sky that paint and glass show.
     open_sky = np.clip((z - skyline) * 12, 0, 1)
+    open_sky *= _FLOAT(1) + _FLOAT(0.18) * grain(x + 3, y + 3, 0.02, 0)
     road = np.clip(z * -10, 0, 1)
     return open_sky, road, _FLOAT(1.25) - _FLOAT(0.45) * np.maximum(z, 0)

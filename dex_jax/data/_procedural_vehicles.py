@@ -281,12 +281,19 @@ def _cargo_color(rng: np.random.Generator, body: str, paint: Color) -> Color:
     return paint if rng.random() < 0.35 else (0.92, 0.92, 0.91)
 
 
-def sample_vehicle(rng: np.random.Generator, model: Model) -> Vehicle:
-    """Draws a paint and the small things for a model."""
+def sample_vehicle(
+    rng: np.random.Generator, model: Model, *, colorful: float = 0.0
+) -> Vehicle:
+    """Draws a paint and the small things for a model.
+
+    Paints are met as often as on a street, mostly white and grey; with `colorful` = 1
+    all are met equally often.
+    """
     if model.body == "taxi":
         paint, metal = TAXI_PAINTS[_pick(rng, [4, 2, 1, 1])], 0.0
     else:
-        paint, metal, _ = PAINTS[_pick(rng, [weight for _, _, weight in PAINTS])]
+        often = [weight ** (1 - colorful) for _, _, weight in PAINTS]
+        paint, metal, _ = PAINTS[_pick(rng, often)]
     red, green, blue = np.clip(paint + rng.normal(0, 0.02, 3), 0.06, 0.96).tolist()
     paint = (red, green, blue)
     blank = Vehicle(
