@@ -60,8 +60,10 @@ def evaluate(flags: argparse.Namespace) -> None:
         print(f"wrote {flags.export}")
     explained = [find_query(file, word) for word in flags.explain]
     results = []
+    graphs = report.shared_graphs(file, rows)
     for row in rows:
-        results.append(report.run_row(source.embeddings(row.scales), row, protocol))
+        vectors = source.embeddings(row.scales)
+        results.append(report.run_row(vectors, row, protocol, graphs=graphs))
         print(progress_line(results[-1]))
 
     if flags.submission:

@@ -8,7 +8,14 @@ from dex_jax.report._folder import (
     write_report,
 )
 from dex_jax.report._paper import PAPER_DATA, TABLES, Row, Table, rows_for
-from dex_jax.report._results import Result, rank_all, run_row, score, tracklet_notes
+from dex_jax.report._results import (
+    Result,
+    rank_all,
+    run_row,
+    score,
+    shared_graphs,
+    tracklet_notes,
+)
 from dex_jax.report._submission import (
     read_ranking,
     read_submission,
@@ -35,6 +42,7 @@ __all__ = [
     "rows_for",
     "run_row",
     "score",
+    "shared_graphs",
     "sweep",
     "tracklet_notes",
     "write_report",

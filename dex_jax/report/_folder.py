@@ -61,6 +61,7 @@ class Report:
 
     Example:
         >>> import numpy as np
+        >>> from dex_jax.report import rows_for, run_row
         >>> file = EmbeddingFile(
         ...     np.eye(2, 4), np.eye(4), ("p", "q"), ("a", "b", "c", "d"),
         ...     query_identities=np.array([0, 1]),

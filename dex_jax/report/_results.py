@@ -17,7 +17,7 @@ from dex_jax.report._paper import Row
 from dex_jax.report._statistics import Interval, mean_interval
 from dex_jax.report._units import by_tracklet
 from dex_jax.report._verification import Verification, verify
-from dex_jax.rerank import Embeddings, Ranking, parse, top_k
+from dex_jax.rerank import Embeddings, Graphs, Ranking, parse, top_k
 
 # Ranks that are kept of every list: what a submission holds.
 KEPT = 100
@@ -64,13 +64,20 @@ class Result:
     note: str = ""
 
 
-def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
+def run_row(
+    file: EmbeddingFile,
+    row: Row,
+    protocol: Protocol,
+    *,
+    graphs: Graphs | None = None,
+) -> Result:
     """Re-ranks the gallery for every query and scores the lists (section 4.2).
 
     Args:
         file: Q queries and G gallery images.
         row: which chain.
         protocol: how it is scored.
+        graphs: neighbour graphs shared with the other rows; see `shared_graphs`.
 
     Returns:
         A `Result`; without identities in the file, ranks alone.
@@ -79,7 +86,7 @@ def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
         ValueError: an unknown step, or an identity rule the file has no labels for.
     """
     start = time.perf_counter()
-    ranked, best = rank_all(file, row.chain)
+    ranked, best = rank_all(file, row.chain, graphs=graphs)
     seconds = time.perf_counter() - start
     ids, scores = np.asarray(best.ids), np.asarray(best.scores)
     if protocol.gallery_unit == "tracklet":
@@ -107,12 +114,21 @@ def run_row(file: EmbeddingFile, row: Row, protocol: Protocol) -> Result:
     )
 
 
-def rank_all(file: EmbeddingFile, chain: str) -> tuple[np.ndarray | Ranking, Ranking]:
+def shared_graphs(file: EmbeddingFile, rows: Sequence[Row]) -> Graphs:
+    """Returns graphs wide enough for all rows, for `run_row` of each."""
+    size = len(file.gallery_names)
+    return Graphs(least=max(parse(row.chain).width(size) for row in rows))
+
+
+def rank_all(
+    file: EmbeddingFile, chain: str, *, graphs: Graphs | None = None
+) -> tuple[np.ndarray | Ranking, Ranking]:
     """Runs a chain on a file.
 
     Args:
         file: Q queries and G gallery images; an image without tracklet stands alone.
         chain: as `dex_jax.rerank.parse` reads it.
+        graphs: neighbour graphs shared with other chains.
 
     Returns:
         Scores `[Q, G]` on the host, or the first 1000 ranks where those would not fit;
@@ -130,9 +146,9 @@ def rank_all(file: EmbeddingFile, chain: str) -> tuple[np.ndarray | Ranking, Ran
     num_gallery = len(file.gallery_names)
     kept = min(KEPT, num_gallery)
     if len(file.query_names) * num_gallery <= _DENSE_LIMIT:
-        scores = pipeline(embeddings)
+        scores = pipeline(embeddings, graphs=graphs)
         return np.asarray(scores), top_k(scores, k=kept)
-    ranking = pipeline(embeddings, top=min(_LONG_LIST, num_gallery))
+    ranking = pipeline(embeddings, top=min(_LONG_LIST, num_gallery), graphs=graphs)
     return ranking, Ranking(ranking.ids[:, :kept], ranking.scores[:, :kept])
 
 

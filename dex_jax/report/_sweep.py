@@ -11,7 +11,7 @@ from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.report._paper import TABLES
 from dex_jax.report._results import rank_all, score
-from dex_jax.rerank import parse
+from dex_jax.rerank import Graphs, parse
 
 
 class Axis(NamedTuple):
@@ -154,8 +154,9 @@ def sweep(file: EmbeddingFile, grid: Grid, protocol: Protocol) -> Swept:
         grid: from `read_sweep`.
         protocol: how it is scored.
     """
+    graphs = Graphs()
     cells = [
-        score(rank_all(file, chain)[0], file, protocol).mean_ap
+        score(rank_all(file, chain, graphs=graphs)[0], file, protocol).mean_ap
         for chain in grid.chains()
     ]
     shape = [len(axis.values) for axis in grid.axes]

@@ -12,6 +12,7 @@ from dex_jax.rerank._fusion import (
     same_camera_penalty,
     side_distance_bias,
 )
+from dex_jax.rerank._graphs import Graphs
 from dex_jax.rerank._k_reciprocal import k_reciprocal
 from dex_jax.rerank._query_expansion import (
     alpha_query_expansion,
@@ -23,6 +24,7 @@ from dex_jax.rerank._tracklets import tracklet_means, tracklet_pull_in
 
 __all__ = [
     "Embeddings",
+    "Graphs",
     "Pipeline",
     "Ranking",
     "alpha_query_expansion",

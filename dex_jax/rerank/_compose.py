@@ -13,6 +13,7 @@ from dex_jax._checks import check_count
 from dex_jax.neighbors import limit_k
 from dex_jax.rerank import steps
 from dex_jax.rerank._embeddings import Embeddings, Ranking
+from dex_jax.rerank._graphs import Graphs
 from dex_jax.rerank._kinds import (
     Expand,
     Graph,
@@ -20,7 +21,6 @@ from dex_jax.rerank._kinds import (
     Refine,
     State,
     Step,
-    build_graph,
     read_state,
 )
 
@@ -59,17 +59,30 @@ class Pipeline:
     refine: tuple[Refine, ...]
 
     @overload
-    def __call__(self, embeddings: Embeddings, *, top: None = None) -> jax.Array: ...
-    @overload
-    def __call__(self, embeddings: Embeddings, *, top: int) -> Ranking: ...
     def __call__(
-        self, embeddings: Embeddings, *, top: int | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        top: None = None,
+        graphs: Graphs | None = None,
+    ) -> jax.Array: ...
+    @overload
+    def __call__(
+        self, embeddings: Embeddings, *, top: int, graphs: Graphs | None = None
+    ) -> Ranking: ...
+    def __call__(
+        self,
+        embeddings: Embeddings,
+        *,
+        top: int | None = None,
+        graphs: Graphs | None = None,
     ) -> jax.Array | Ranking:
         """Runs the chain.
 
         Args:
             embeddings: queries, gallery and, where a step needs them, tracklet ids.
             top: images to keep for each query; all scores if None.
+            graphs: neighbour graphs shared with other chains on this gallery.
 
         Returns:
             Scores `[Q, G]`; with `top` a Ranking `[Q, top]`, made in memory
@@ -87,7 +100,7 @@ class Pipeline:
         state = read_state(embeddings, users)
         for step in self.refine:
             step.check_sizes(state)
-        state, graph = self._expanded(state)
+        state, graph = self._expanded(state, graphs or Graphs())
         if top is None:
             scores = self.rank.scores(state, graph)
             for step in self.refine:
@@ -101,6 +114,10 @@ class Pipeline:
                 ranking = step.ranking(ranking, state)
         return ranking
 
+    def width(self, size: int) -> int:
+        """The widest neighbour lists that any step reads of `size` images."""
+        return max(step.width(size) for step in (*self.expand, self.rank))
+
     def _check_order(self) -> None:
         """With `top`, tiles of scores are changed before the best are kept."""
         kept = False
@@ -112,32 +129,33 @@ class Pipeline:
                 )
             kept = kept or step.tile is None
 
-    def _expanded(self, state: State) -> tuple[State, Graph | None]:
+    def _expanded(self, state: State, graphs: Graphs) -> tuple[State, Graph | None]:
         """Runs the expand steps; returns the graph that the rank step reads.
 
         One graph serves each stretch over which the gallery stays as it is, wide enough
         for its most demanding step: the first k of a longer list are the list of k.
         """
-        readers = (*self.expand, self.rank)
+        readers, size = (*self.expand, self.rank), state.gallery.shape[0]
         graph = None
         for place, step in enumerate(self.expand):
-            if graph is None and step.width(state.gallery.shape[0]):
-                graph = _graph_for(readers[place:], state.gallery)
+            if graph is None and step.width(size):
+                graph = graphs.build(state.gallery, _width(readers[place:], size))
             state = step.apply(state, graph)
             if step.changes_gallery:
                 graph = None
         if graph is None:
-            graph = _graph_for((self.rank,), state.gallery)
+            graph = graphs.build(state.gallery, self.rank.width(size))
         return state, graph
 
 
-def _graph_for(readers: Sequence[Expand | Rank], gallery: jax.Array) -> Graph | None:
+def _width(readers: Sequence[Expand | Rank], size: int) -> int:
+    """The widest list read before the gallery changes."""
     width = 0
     for step in readers:
-        width = max(width, step.width(gallery.shape[0]))
+        width = max(width, step.width(size))
         if isinstance(step, Expand) and step.changes_gallery:
             break
-    return build_graph(gallery, width)
+    return width
 
 
 def chain(*links: Step) -> Pipeline:

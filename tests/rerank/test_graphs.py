@@ -1,0 +1,63 @@
+"""Graphs shared between chains: searched once, and nothing changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dex_jax.rerank import Embeddings, Graphs, parse
+
+TEXTS = (
+    "none",
+    "dba(k=2)",
+    "k_reciprocal(k1=5,k2=2)",
+    "dex(k=3),diffusion(k=4,k_query=3)",
+    "dba(k=2),k_reciprocal(k1=5,k2=2)",
+    "dex(k=3),dba(k=2),diffusion(k=4,k_query=3)",
+)
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> Embeddings:
+    rows = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    return Embeddings(
+        jnp.asarray(rows[:4]), jnp.asarray(rows[4:]), jnp.arange(16, dtype=int) // 3
+    )
+
+
+def test_shared_graphs_change_no_score_and_are_searched_once(embeddings):
+    pipelines = [parse(text) for text in TEXTS]
+    graphs = Graphs(least=max(pipeline.width(16) for pipeline in pipelines))
+    for pipeline in pipelines:
+        np.testing.assert_allclose(
+            pipeline(embeddings, graphs=graphs), pipeline(embeddings), atol=1e-6
+        )
+    assert graphs.searches == 2  # the plain gallery, and the augmented one
+    alone = Graphs()
+    for pipeline in pipelines:
+        pipeline(embeddings, top=5, graphs=alone)
+    assert alone.searches > 2  # wider lists are searched again
+
+
+def test_another_gallery_is_another_graph(embeddings):
+    pipeline, graphs = parse("dba(k=2)"), Graphs(keep=1)
+    other = embeddings._replace(gallery=embeddings.gallery[::-1])
+    for each in (embeddings, embeddings, other, embeddings):
+        np.testing.assert_allclose(
+            pipeline(each, graphs=graphs), pipeline(each), atol=1e-6
+        )
+    assert graphs.searches == 3  # one is kept, so the first is searched again
+
+
+def test_inside_jit_chains_search_for_themselves(embeddings):
+    pipeline, graphs = parse("dba(k=2)"), Graphs()
+    inside = jax.jit(lambda e: pipeline(e, graphs=graphs))(embeddings)
+    np.testing.assert_allclose(inside, pipeline(embeddings), atol=1e-6)
+    assert graphs.searches == 0
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="least: expected at least 0, got -1"):
+        Graphs(least=-1)
+    with pytest.raises(ValueError, match="keep: expected at least 1, got 0"):
+        Graphs(keep=0)
