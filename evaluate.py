@@ -95,6 +95,12 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 def open_source(flags: argparse.Namespace) -> Source:
     """The descriptors: someone's file, or trained networks on a data set."""
+    refuse_together(flags, "score", ("submission", "sweep", "explain", "export"))
+    refuse_together(
+        flags,
+        "embeddings",
+        ("workdir", "which", "split", "scales", "flip", "batch_size"),
+    )
     if flags.embeddings:
         return EmbeddingSource(
             flags.embeddings,
@@ -102,15 +108,28 @@ def open_source(flags: argparse.Namespace) -> Source:
             images=flags.images,
             method=flags.fuse,
         )
+    for name in ("num_query", "images"):
+        if getattr(flags, name) is not None:
+            raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
     return RunSource(
         flags.workdir or [runs.newest_run()],
-        which=flags.which,
-        split=flags.split,
+        which=flags.which or "best",
+        split=flags.split or "validation",
         scales=flags.scales,
         flip=flags.flip,
         method=flags.fuse,
         batch_size=flags.batch_size,
     )
+
+
+def refuse_together(
+    flags: argparse.Namespace, given: str, others: Sequence[str]
+) -> None:
+    """Refuses flags that another flag would leave without effect."""
+    if getattr(flags, given):
+        for other in others:
+            if getattr(flags, other):
+                raise ValueError(f"--{other}: has no effect with --{given}")
 
 
 def chosen_protocol(protocol: Protocol, flags: argparse.Namespace) -> Protocol:
@@ -189,8 +208,8 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--rerank", default="table6", help="a chain, 'none', or table2 ... table6")
     add("--workdir", type=_paths, help="DIR[,DIR...]; default: the newest under runs/")
-    add("--which", choices=("best", "last"), default="best", help="checkpoint")
-    add("--split", choices=("validation", "test"), default="validation")
+    add("--which", choices=("best", "last"), help="checkpoint, default: best")
+    add("--split", choices=("validation", "test"), help="default: validation")
     add("--scales", type=_floats, help="default: the config's")
     add("--flip", action="store_true", help="average with the mirror image")
     add(

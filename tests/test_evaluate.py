@@ -159,6 +159,8 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
         (("--rerank", "none", "--num_query", "3"), "only a single .npy is split"),
         (("--rerank", "none", "--score", "none.txt"), "none.txt: no such submission"),
         (("--rerank", "none", "--top", "0"), "top: expected at least 1"),
+        (("--workdir", "runs/a"), "--workdir: has no effect with --embeddings"),
+        (("--score", "a.txt", "--sweep", "x"), "--sweep: has no effect with --score"),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_work(run, tmp_path, flags, message):
@@ -177,6 +179,8 @@ def test_bad_files_are_named(run, tmp_path):
     assert code == 2 and "f.pkl: is a pickle" in err
     code, _, err = run("--rerank", "none", embeddings=None)
     assert code == 2 and "no trained run under runs/" in err
+    code, _, err = run("--images", "pictures", embeddings=None)
+    assert code == 2 and "--images: belongs to --embeddings" in err
 
 
 def test_files_are_averaged_only_when_they_name_the_same_images(run, path, tmp_path):
