@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(flags: argparse.Namespace) -> None:
     """The story of one evaluation."""
+    check_flags(flags)
     table = report.rows_for(flags.rerank)
     for row in table.rows:
         rerank.parse(row.chain)
@@ -95,12 +96,6 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 def open_source(flags: argparse.Namespace) -> Source:
     """The descriptors: someone's file, or trained networks on a data set."""
-    refuse_together(flags, "score", ("submission", "sweep", "explain", "export"))
-    refuse_together(
-        flags,
-        "embeddings",
-        ("workdir", "which", "split", "scales", "flip", "batch_size"),
-    )
     if flags.embeddings:
         return EmbeddingSource(
             flags.embeddings,
@@ -108,9 +103,6 @@ def open_source(flags: argparse.Namespace) -> Source:
             images=flags.images,
             method=flags.fuse,
         )
-    for name in ("num_query", "images"):
-        if getattr(flags, name) is not None:
-            raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
     return RunSource(
         flags.workdir or [runs.newest_run()],
         which=flags.which or "best",
@@ -122,14 +114,19 @@ def open_source(flags: argparse.Namespace) -> Source:
     )
 
 
-def refuse_together(
-    flags: argparse.Namespace, given: str, others: Sequence[str]
-) -> None:
-    """Refuses flags that another flag would leave without effect."""
-    if getattr(flags, given):
-        for other in others:
+def check_flags(flags: argparse.Namespace) -> None:
+    """Refuses flags that another flag leaves without effect."""
+    idle = {
+        "score": ("submission", "sweep", "explain", "export"),
+        "embeddings": ("workdir", "which", "split", "scales", "flip", "batch_size"),
+    }
+    for given, others in idle.items():
+        for other in others if getattr(flags, given) else ():
             if getattr(flags, other):
                 raise ValueError(f"--{other}: has no effect with --{given}")
+    for name in ("num_query", "images"):
+        if getattr(flags, name) is not None and not flags.embeddings:
+            raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
 
 
 def chosen_protocol(protocol: Protocol, flags: argparse.Namespace) -> Protocol:
