@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from dex_jax import losses, training
+from dex_jax import losses, models, training
 
 AUGMENT = {"flip": 0.5, "contrast": 0.1, "brightness": 0.1, "erase": 0.5}
 TINY: dict[str, Any] = {
@@ -148,6 +148,25 @@ def test_a_step_changes_everything_it_should(two_steps):
     assert float(first["learning_rate"]) == pytest.approx(1e-2)
     assert float(first["gradient_norm"]) > 0
     assert float(first["hardest_positive"]) > 0
+
+
+def test_compiled_gradients_are_those_of_the_printed_formula(network):
+    """Smooth images: whole regions are nearly equal where the maxima are taken."""
+    rng = np.random.default_rng(2)
+    coarse = rng.standard_normal((8, 6, 6, 3)).astype(np.float32)
+    images = jnp.asarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    labels = jnp.repeat(jnp.arange(4), 2)
+
+    def loss(params: Any) -> jax.Array:
+        (embeddings, logits), _ = models.apply(
+            network.graphdef, params, network.stats, images, train=True
+        )
+        return training.partition_loss(embeddings, logits, labels, local_parts=4)[0]
+
+    compiled = jax.jit(jax.grad(loss))(network.params)["trunk"]
+    op_by_op = jax.grad(loss)(network.params)["trunk"]
+    error = optax.tree.norm(optax.tree.sub(compiled, op_by_op))
+    assert float(error / optax.tree.norm(op_by_op)) < 1e-3
 
 
 def test_the_same_state_gives_the_same_step_and_another_step_other_noise(

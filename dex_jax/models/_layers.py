@@ -41,6 +41,23 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def largest(x: jax.Array, *, axis: int) -> jax.Array:
+    """The maximum along an axis, whose gradient goes to the place of the first maximum.
+
+    The gradient of `jnp.max` looks for the value in `x` again. Under `jax.jit` the
+    compiler may compute `x` twice and round differently; the value is then not found
+    and its gradient is lost without a word. A place is found in any rounding.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> largest(jnp.array([[1.0, 4.0], [3.0, 2.0]]), axis=0).tolist()
+        [3.0, 4.0]
+    """
+    place = jnp.argmax(jax.lax.stop_gradient(x), axis=axis, keepdims=True)
+    here = jax.lax.broadcasted_iota(place.dtype, x.shape, axis) == place
+    return jnp.sum(jnp.where(here, x, 0), axis=axis, dtype=x.dtype)
+
+
 class Conv(nnx.Module):
     """A convolution; `padding` is a number of pixels on every side or "SAME".
 
@@ -254,10 +271,12 @@ class ConvBlockAttention(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         mean = jnp.mean(widen(x), axis=(1, 2), keepdims=True).astype(x.dtype)
-        largest = jnp.max(x, axis=(1, 2), keepdims=True)
-        logits = [self.fc2(jax.nn.relu(self.fc1(p))) for p in (mean, largest)]
+        flat = x.reshape(x.shape[0], -1, x.shape[3])
+        peak = largest(flat, axis=1)[:, None, None]
+        logits = [self.fc2(jax.nn.relu(self.fc1(p))) for p in (mean, peak)]
         x = x * jax.nn.sigmoid(logits[0] + logits[1])
         mean = jnp.mean(widen(x), axis=3, keepdims=True).astype(x.dtype)
-        largest = jnp.max(x, axis=3, keepdims=True)
-        maps = jnp.concatenate([largest, mean], axis=3)  # [B, H, W, 2]
+        maps = jnp.concatenate(
+            [largest(x, axis=3)[..., None], mean], axis=3
+        )  # [B, H, W, 2]
         return x * jax.nn.sigmoid(self.bn(self.conv(maps)))

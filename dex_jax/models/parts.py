@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dex_jax._checks import check_count
+from dex_jax.models._layers import largest
 
 Cuts = tuple[int, int, int]
 
@@ -139,7 +140,7 @@ def pool(feature_map: jax.Array, cuts: Cuts, *, branch: int = 0) -> list[jax.Arr
         >>> len(pieces), pieces[0].shape, pieces[-1].shape
         (7, (1, 3), (1, 6))
     """
-    h, w, C = feature_map.shape[1:]
+    B, h, w, C = feature_map.shape
     channel, height, width = cuts
     if h < height or w < width:
         raise ValueError(
@@ -148,12 +149,12 @@ def pool(feature_map: jax.Array, cuts: Cuts, *, branch: int = 0) -> list[jax.Arr
             "smaller stride (last_stride=1) or fewer cuts"
         )
     regions = [
-        jnp.max(feature_map[:, top:bottom, left:right], axis=(1, 2))  # [B, C]
+        largest(feature_map[:, top:bottom, left:right].reshape(B, -1, C), axis=1)
         for (top, bottom), (left, right) in product(bounds(h, height), bounds(w, width))
     ]
     chunk = C // channel
     local = [r[:, c * chunk : (c + 1) * chunk] for c in range(channel) for r in regions]
-    return [*local, jnp.max(jnp.stack(regions), axis=0)]
+    return [*local, largest(jnp.stack(regions), axis=0)]
 
 
 def descriptor(embeddings: jax.Array) -> jax.Array:
