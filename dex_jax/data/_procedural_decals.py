@@ -9,7 +9,7 @@ from dex_jax.data._procedural_vehicles import Sticker, Vehicle
 def stripes(v: Vehicle, p: np.ndarray, out: np.ndarray) -> None:
     if v.stripe is None:
         return
-    x, y, z, _, _, _, s, t = p
+    x, y, z, s, t = p
     m, kind = v.model.measures, v.stripe[0]
     side = (t < 1.06) & (s > 0.5) & (s < 5.5)
     if kind == 0:
@@ -36,7 +36,7 @@ def stripes(v: Vehicle, p: np.ndarray, out: np.ndarray) -> None:
 
 
 def panel_mask(v: Vehicle, p: np.ndarray) -> np.ndarray:
-    x, y, _, _, _, _, s, t = p
+    x, y, _, s, t = p
     m, which = v.model.measures, v.panel[0] if v.panel else 0
     ahead = m.length / 2 - x
     if which == 0:
@@ -51,7 +51,7 @@ def panel_mask(v: Vehicle, p: np.ndarray) -> np.ndarray:
 
 
 def stickers(v: Vehicle, p: np.ndarray, out: np.ndarray) -> None:
-    x, y, z, _, _, _, s, t = p
+    x, y, z, s, t = p
     m = v.model.measures
     half, middle = m.width / 2, m.cargo / 2
     for i, k in enumerate(v.stickers):
@@ -78,7 +78,7 @@ def stickers(v: Vehicle, p: np.ndarray, out: np.ndarray) -> None:
 
 
 def cargo(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
-    x, y, z, nx, ny, nz, _, _ = p
+    x, y, z, nx, ny, nz = p
     m = v.model.measures
     back = -m.length / 2
     deck = m.clearance + 0.55

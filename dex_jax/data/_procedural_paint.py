@@ -98,10 +98,13 @@ def codes(
     """
     out = part + SURFACE
     kind = np.array([s.kind for s in mesh.surfaces])[part]
-    for which, paint in ((SHELL, _shell), (CARGO, cargo)):
-        at = np.flatnonzero(kind == which)
-        if at.size:
-            out[at] = paint(vehicle, values[:, at], out[at])
+    at = np.flatnonzero(kind == SHELL)
+    if at.size:
+        # x, y, z, s, t: a shell is painted by where it is, not by where it faces.
+        out[at] = _shell(vehicle, np.stack([values[i][at] for i in (0, 1, 2, 6, 7)]))
+    at = np.flatnonzero(kind == CARGO)
+    if at.size:
+        out[at] = cargo(vehicle, values[:6, at], out[at])
     at = np.flatnonzero(kind == WHEEL)
     if at.size:
         out[at] = _wheel(vehicle, values[6, at], values[7, at], spin)
@@ -132,8 +135,8 @@ def _wheel(v: Vehicle, u: np.ndarray, w: np.ndarray, spin: float) -> np.ndarray:
     return out
 
 
-def _shell(v: Vehicle, p: np.ndarray, _: np.ndarray) -> np.ndarray:
-    x, s, t = p[0], p[6], p[7]
+def _shell(v: Vehicle, p: np.ndarray) -> np.ndarray:
+    x, _, _, s, t = p
     m = v.model.measures
     out = np.full(len(x), int(Code.BODY))
     if v.roof:

@@ -8,7 +8,7 @@ from dex_jax.data._procedural_vehicles import Vehicle
 
 def side(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Codes the hits of a flank: windows, pillars, doors, wheel arches."""
-    x, z, s, t = p[0], p[2], p[6], p[7]
+    x, _, z, s, t = p
     m, body = v.model.measures, v.model.body
     nose = m.length / 2
     ahead = nose - x  # distance from the nose
@@ -57,7 +57,7 @@ def _seat(across: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 def top(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Codes the hits of the upper side: windscreen, rear window, sunroof."""
-    x, y, z, s, t = *p[:3], *p[6:]
+    x, y, z, s, t = p
     m, body = v.model.measures, v.model.body
     large = body == "bus"
     start = 2.0 if large else 2.06
@@ -84,7 +84,7 @@ def top(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def front(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Codes the hits of the front: lamps, grille, bumper, plate."""
-    y, z, s = p[1], p[2], p[6]
+    _, y, z, s, _ = p
     m = v.model.measures
     half, low, top = m.width / 2, m.clearance, m.nose_z
     tall = top - low
@@ -129,7 +129,7 @@ def front(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def rear(v: Vehicle, p: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Codes the hits of the tail: lamps, lid, bumper, plate."""
-    y, z, s = p[1], p[2], p[6]
+    _, y, z, s, _ = p
     m = v.model.measures
     half, low = m.width / 2, m.clearance
     top = min(m.deck_z, m.belt + 0.05) - 0.05

@@ -48,7 +48,7 @@ def shade(
     facing = _dot(normal, view)
     mirror = normal * (2 * facing) - view
     facing = np.clip(facing, 0.02, 1)
-    color = palette.color[:, codes]
+    color = np.stack([channel[codes] for channel in palette.color])
     if dirt > 0.05:
         _soil(color, position, codes, dirt, seed)
     if palette.metal.any():
