@@ -8,6 +8,7 @@ import functools
 import warnings
 
 import jax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_choice,
@@ -25,8 +26,8 @@ PRECISIONS = ("highest", "high", "default")
 
 
 def nearest_neighbors(
-    queries: jax.Array,
-    database: jax.Array,
+    queries: ArrayLike,
+    database: ArrayLike,
     *,
     k: int,
     exclude_self: bool = False,

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_choice,
@@ -20,10 +21,10 @@ INCLUDE_SELF = ("plus", "top_k")
 
 
 def database_augmentation(
-    gallery: jax.Array,
+    gallery: ArrayLike,
     *,
     k: int = 10,
-    alpha: float = 0.0,
+    alpha: float | jax.Array = 0.0,
     include_self: str = "plus",
 ) -> jax.Array:
     """Replaces each gallery image by a sum over its `k` nearest ones (DBA).
@@ -59,7 +60,7 @@ def database_augmentation(
     return augment(rows, graph, alpha=alpha, include_self=include_self)
 
 
-def check_options(*, k: int, alpha: float, include_self: str) -> None:
+def check_options(*, k: int, alpha: float | jax.Array, include_self: str) -> None:
     """Refuses options out of range."""
     check_number(alpha, "alpha", least=0)
     check_choice(include_self, "include_self", INCLUDE_SELF)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import check_choice, check_count, check_number, is_concrete
 from dex_jax.neighbors import Neighbors, limit_k, search, self_search
@@ -24,14 +25,14 @@ _TOLERANCE = 1e-6
 
 
 def diffusion(
-    query: jax.Array,
-    gallery: jax.Array,
+    query: ArrayLike,
+    gallery: ArrayLike,
     *,
     k: int = 50,
     k_query: int = 25,
-    alpha: float = 0.95,
-    gamma: float = 3.0,
-    iterations: int = POWER_STEPS,
+    alpha: float | jax.Array = 0.95,
+    gamma: float | jax.Array = 3.0,
+    iterations: int | jax.Array = POWER_STEPS,
     solver: str = "power",
     initial: str = "y",
 ) -> jax.Array:
@@ -86,12 +87,17 @@ def diffusion(
 
 def graph_widths(size: int, *, k: int, k_query: int) -> tuple[int, int]:
     """Widths of the gallery's and the queries' lists, at most the gallery."""
-    k = limit_k(check_count(k, "k"), size, "k")
-    return k, limit_k(check_count(k_query, "k_query"), size, "k_query")
+    check_count(k, "k")
+    check_count(k_query, "k_query")
+    return limit_k(k, size, "k"), limit_k(k_query, size, "k_query")
 
 
 def check_options(
-    alpha: float, gamma: float, iterations: int, solver: str, initial: str
+    alpha: float | jax.Array,
+    gamma: float | jax.Array,
+    iterations: int | jax.Array,
+    solver: str,
+    initial: str,
 ) -> None:
     """Refuses options out of range; traced values are taken as they are."""
     check_choice(solver, "solver", SOLVERS)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_count,
@@ -26,9 +27,9 @@ class Embeddings(NamedTuple):
             set has no tracklets.
     """
 
-    query: jax.Array
-    gallery: jax.Array
-    tracklet_ids: jax.Array | None = None
+    query: ArrayLike
+    gallery: ArrayLike
+    tracklet_ids: ArrayLike | None = None
 
 
 class Ranking(NamedTuple):
@@ -43,7 +44,7 @@ class Ranking(NamedTuple):
     scores: jax.Array
 
 
-def top_k(scores: jax.Array, *, k: int) -> Ranking:
+def top_k(scores: ArrayLike, *, k: int) -> Ranking:
     """Keeps the `k` best of each row of scores `[Q, G]`; ties to the lower index.
 
     Args:
@@ -73,7 +74,7 @@ def best(scores: jax.Array, k: int) -> Ranking:
     return Ranking(*top(scores, k))
 
 
-def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
+def unit_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Reads queries and gallery at the public border and scales rows to unit length."""
     query = check_rows(query, "query")
     gallery = check_rows(gallery, "gallery")
@@ -81,7 +82,7 @@ def unit_pair(query: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Arra
     return unit_rows(query), unit_rows(gallery)
 
 
-def read_scores(x: jax.Array, name: str) -> jax.Array:
+def read_scores(x: ArrayLike, name: str) -> jax.Array:
     """Reads scores `[Q, G]` as float32 and refuses another shape or NaN."""
     scores = jnp.asarray(x, jnp.float32)
     if scores.ndim != 2 or 0 in scores.shape:

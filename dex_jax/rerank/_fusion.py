@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_choice,
@@ -26,7 +27,7 @@ METHODS = ("sum", "concat")
 _TILE = 2**24
 
 
-def cosine_similarity(query: jax.Array, gallery: jax.Array) -> jax.Array:
+def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
     """Cosine similarity of every query to every gallery image.
 
     Args:
@@ -69,7 +70,7 @@ def cosines(query: jax.Array, gallery: jax.Array) -> jax.Array:
     return jnp.matmul(query, gallery.T, precision="highest")
 
 
-def fuse(embeddings: Sequence[jax.Array], *, method: str = "sum") -> jax.Array:
+def fuse(embeddings: Sequence[ArrayLike], *, method: str = "sum") -> jax.Array:
     """Joins embeddings of the same images from several models and scales (eq. 4).
 
     Every embedding is scaled to unit length, then averaged ("sum", the paper's) or set
@@ -110,7 +111,7 @@ def fuse(embeddings: Sequence[jax.Array], *, method: str = "sum") -> jax.Array:
 
 
 def fuse_scores(
-    scores: Sequence[jax.Array], *, weights: Sequence[float] | None = None
+    scores: Sequence[ArrayLike], *, weights: Sequence[float] | None = None
 ) -> jax.Array:
     """Sums the scores of several rankings of the same queries and gallery.
 
@@ -149,7 +150,11 @@ def fuse_scores(
 
 
 def side_distance_bias(
-    scores: jax.Array, query_side: jax.Array, gallery_side: jax.Array, *, weight: float
+    scores: ArrayLike,
+    query_side: ArrayLike,
+    gallery_side: ArrayLike,
+    *,
+    weight: float | jax.Array,
 ) -> jax.Array:
     """Takes from the scores what two images share for another reason than identity.
 
@@ -188,7 +193,7 @@ def side_distance_bias(
 
 
 def read_sides(
-    query_side: jax.Array, gallery_side: jax.Array
+    query_side: ArrayLike, gallery_side: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Reads the embeddings of a side network, as unit rows."""
     query_side = check_rows(query_side, "query_side")
@@ -212,11 +217,11 @@ def bias_tile(
 
 
 def same_camera_penalty(
-    scores: jax.Array,
-    query_cameras: jax.Array,
-    gallery_cameras: jax.Array,
+    scores: ArrayLike,
+    query_cameras: ArrayLike,
+    gallery_cameras: ArrayLike,
     *,
-    penalty: float = float("inf"),
+    penalty: float | jax.Array = float("inf"),
 ) -> jax.Array:
     """Lowers the scores of gallery images from the query's own camera.
 
@@ -251,7 +256,7 @@ def same_camera_penalty(
 
 
 def read_penalty(
-    query_cameras: jax.Array, gallery_cameras: jax.Array, penalty: float | jax.Array
+    query_cameras: ArrayLike, gallery_cameras: ArrayLike, penalty: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Reads the cameras of queries and gallery, and checks the penalty."""
     if is_concrete(penalty) and np.isnan(float(penalty)):

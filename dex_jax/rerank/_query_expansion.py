@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_choice,
@@ -25,7 +26,7 @@ WITHIN = ("index", "similarity")
 
 
 def average_query_expansion(
-    query: jax.Array, gallery: jax.Array, *, k: int = 20
+    query: ArrayLike, gallery: ArrayLike, *, k: int = 20
 ) -> jax.Array:
     """Adds to each query the mean direction of its `k` nearest gallery images.
 
@@ -52,7 +53,7 @@ def average_query_expansion(
 
 
 def alpha_query_expansion(
-    query: jax.Array, gallery: jax.Array, *, k: int = 20, alpha: float = 2.0
+    query: ArrayLike, gallery: ArrayLike, *, k: int = 20, alpha: float | jax.Array = 2.0
 ) -> jax.Array:
     """Adds to each query its `k` nearest gallery images, weighted by similarity.
 
@@ -87,12 +88,12 @@ def alpha_query_expansion(
 
 
 def tracklet_query_expansion(
-    query: jax.Array,
-    gallery: jax.Array,
-    tracklet_ids: jax.Array,
+    query: ArrayLike,
+    gallery: ArrayLike,
+    tracklet_ids: ArrayLike,
     *,
     k: int = 20,
-    alpha: float = 2.0,
+    alpha: float | jax.Array = 2.0,
     within: str = "index",
 ) -> jax.Array:
     """Expands each query over the images of its nearest tracklets (DEx, eq. 5-6).

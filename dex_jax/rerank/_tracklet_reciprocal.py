@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from dex_jax._checks import check_ids, is_concrete, unit_rows
 from dex_jax.rerank._embeddings import Ranking, unit_pair
@@ -16,13 +17,13 @@ from dex_jax.rerank._tracklets import (
 
 
 def tracklet_k_reciprocal(
-    query: jax.Array,
-    gallery: jax.Array,
-    tracklet_ids: jax.Array,
+    query: ArrayLike,
+    gallery: ArrayLike,
+    tracklet_ids: ArrayLike,
     *,
     k1: int = 7,
     k2: int = 2,
-    lambda_: float = 0.6,
+    lambda_: float | jax.Array = 0.6,
 ) -> jax.Array:
     """Re-ranks whole tracklets by their mean embeddings, then puts their images back.
 

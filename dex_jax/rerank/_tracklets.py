@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from dex_jax._checks import check_ids, check_rows, is_concrete, unit_rows
 from dex_jax.rerank._embeddings import Ranking, read_scores
@@ -79,7 +80,7 @@ def tracklet_means_of(
 
 
 def tracklet_means(
-    gallery: jax.Array, tracklet_ids: jax.Array, *, weights: jax.Array | None = None
+    gallery: ArrayLike, tracklet_ids: ArrayLike, *, weights: ArrayLike | None = None
 ) -> jax.Array:
     """Replaces each image's embedding by the mean of its tracklet.
 
@@ -119,7 +120,7 @@ def averaged(
     return unit_rows(means)[tracklets.labels]
 
 
-def check_weights(weights: jax.Array | None, tracklets: Tracklets) -> jax.Array | None:
+def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array | None:
     """Reads the shares of images in their means.
 
     Raises:
@@ -151,7 +152,7 @@ def check_weights(weights: jax.Array | None, tracklets: Tracklets) -> jax.Array 
     return shares
 
 
-def tracklet_pull_in(scores: jax.Array, tracklet_ids: jax.Array) -> jax.Array:
+def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
     """Pulls whole tracklets into a ranking ("+Tracklet" of Table 6).
 
     Walking down the ranking, the first image of a tracklet not yet seen brings all its

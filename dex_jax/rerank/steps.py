@@ -6,6 +6,7 @@ Options are checked when a step is made, before any data are touched.
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from dex_jax._checks import check_choice, check_count, check_number
 from dex_jax.neighbors import Neighbors, limit_k, search
@@ -66,7 +67,7 @@ def aqe(*, k: int = 20) -> Expand:
     return Expand("aqe", alpha_qe(k=k, alpha=0.0).apply)
 
 
-def alpha_qe(*, k: int = 20, alpha: float = 2.0) -> Expand:
+def alpha_qe(*, k: int = 20, alpha: float | jax.Array = 2.0) -> Expand:
     """Alpha-weighted query expansion; see `alpha_query_expansion`."""
     check_count(k, "k")
     check_number(alpha, "alpha", least=0)
@@ -81,7 +82,9 @@ def alpha_qe(*, k: int = 20, alpha: float = 2.0) -> Expand:
     return Expand("alpha_qe", apply)
 
 
-def dex(*, k: int = 20, alpha: float = 2.0, within: str = "index") -> Expand:
+def dex(
+    *, k: int = 20, alpha: float | jax.Array = 2.0, within: str = "index"
+) -> Expand:
     """Query expansion over tracklets; see `tracklet_query_expansion`."""
     check_count(k, "k")
     check_number(alpha, "alpha", least=0)
@@ -102,7 +105,9 @@ def dex(*, k: int = 20, alpha: float = 2.0, within: str = "index") -> Expand:
     return Expand("dex", apply, needs_tracklets=True)
 
 
-def dba(*, k: int = 10, alpha: float = 0.0, include_self: str = "plus") -> Expand:
+def dba(
+    *, k: int = 10, alpha: float | jax.Array = 0.0, include_self: str = "plus"
+) -> Expand:
     """Database augmentation; see `database_augmentation`."""
     augmentation.check_options(k=k, alpha=alpha, include_self=include_self)
 
@@ -123,7 +128,7 @@ def dba(*, k: int = 10, alpha: float = 0.0, include_self: str = "plus") -> Expan
     return Expand("dba", apply, width, changes_gallery=True)
 
 
-def tracklet_means(*, weights: jax.Array | None = None) -> Expand:
+def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
     """Gallery images replaced by the mean of their tracklet; see `tracklet_means`."""
 
     def apply(state: State, graph: Graph | None) -> State:
@@ -147,7 +152,9 @@ def cosine() -> Rank:
     return Rank("cosine", lambda s, _: cosines(s.query, s.gallery), ranking)
 
 
-def k_reciprocal(*, k1: int = 60, k2: int = 30, lambda_: float = 0.5) -> Rank:
+def k_reciprocal(
+    *, k1: int = 60, k2: int = 30, lambda_: float | jax.Array = 0.5
+) -> Rank:
     """k-reciprocal re-ranking; see `dex_jax.rerank.k_reciprocal`."""
     check_count(k1, "k1")
     check_count(k2, "k2")
@@ -176,9 +183,9 @@ def diffusion(
     *,
     k: int = 50,
     k_query: int = 25,
-    alpha: float = 0.95,
-    gamma: float = 3.0,
-    iterations: int = graph_diffusion.POWER_STEPS,
+    alpha: float | jax.Array = 0.95,
+    gamma: float | jax.Array = 3.0,
+    iterations: int | jax.Array = graph_diffusion.POWER_STEPS,
     solver: str = "power",
     initial: str = "y",
 ) -> Rank:
@@ -213,7 +220,9 @@ def diffusion(
     return Rank("diffusion", scores, ranking, lambda size: min(k, size))
 
 
-def tracklet_k_reciprocal(*, k1: int = 7, k2: int = 2, lambda_: float = 0.6) -> Rank:
+def tracklet_k_reciprocal(
+    *, k1: int = 7, k2: int = 2, lambda_: float | jax.Array = 0.6
+) -> Rank:
     """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`."""
     check_count(k1, "k1")
     check_count(k2, "k2")
@@ -253,7 +262,7 @@ def tracklet() -> Refine:
 
 
 def side_bias(
-    query_side: jax.Array, gallery_side: jax.Array, *, weight: float
+    query_side: ArrayLike, gallery_side: ArrayLike, *, weight: float | jax.Array
 ) -> Refine:
     """Takes off what a side network finds alike; see `side_distance_bias`."""
     check_number(weight, "weight")
@@ -262,10 +271,10 @@ def side_bias(
 
 
 def same_camera(
-    query_cameras: jax.Array,
-    gallery_cameras: jax.Array,
+    query_cameras: ArrayLike,
+    gallery_cameras: ArrayLike,
     *,
-    penalty: float = float("inf"),
+    penalty: float | jax.Array = float("inf"),
 ) -> Refine:
     """Lowers images of the query's own camera; see `same_camera_penalty`."""
     cameras = read_penalty(query_cameras, gallery_cameras, penalty)
@@ -274,7 +283,7 @@ def same_camera(
     )
 
 
-def add_scores(scores: jax.Array, *, weight: float = 1.0) -> Refine:
+def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     """Adds scores of another ranking of the same images; see `fuse_scores`."""
     check_number(weight, "weight")
     other = read_scores(scores, "scores")

@@ -1,0 +1,190 @@
+"""Diffusion against hand arithmetic, dense matrices and reference vectors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dex_jax.neighbors import search, self_search
+from dex_jax.rerank import diffusion
+from dex_jax.rerank._diffusion import (
+    conjugate_gradients,
+    diffuse_ranking,
+    mutual_graph,
+)
+from tests.reference import diffusion as reference
+from tests.reference.expansion import unit
+from tests.rerank.cases import clusters
+
+QUERY, GALLERY, _ = clusters()
+
+
+def _dense(k: int, k_query: int, gamma: float = 3.0):
+    links = reference.graph(GALLERY, k, gamma)
+    return links, reference.start(QUERY, GALLERY, k_query, gamma)
+
+
+def test_two_joined_images_by_hand():
+    # Images 0 and 1 are joined by weight 1 after normalisation, image 2 is alone. The
+    # query starts from image 0 with cos^3 = 1 and takes one step:
+    # f0 = (1, 0, 0), f1 = .95 (0, 1, 0) + .05 (1, 0, 0).
+    gallery = np.array([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.1]])
+    scores = diffusion(np.array([[2.0, 0.0]]), gallery, k=2, k_query=1, iterations=1)
+    np.testing.assert_allclose(scores, [[0.05, 0.95, 0]], atol=1e-6)
+    # Converged: f0 = .95 f1 + .05 and f1 = .95 f0.
+    scores = diffusion(np.array([[2.0, 0.0]]), gallery, k=2, k_query=1, solver="cg")
+    first = 0.05 / (1 - 0.95**2)
+    np.testing.assert_allclose(scores, [[first, 0.95 * first, 0]], atol=1e-6)
+
+
+def test_lonely_images_keep_their_start():
+    # k = 1 leaves each image its own place alone: no edges, f = (1 - alpha) y.
+    start = reference.start(QUERY, GALLERY, 20, 3.0)
+    scores = diffusion(QUERY, GALLERY, k=1, k_query=20, initial="zero")
+    np.testing.assert_allclose(scores, 0.05 * start, atol=1e-6)
+    scores = diffusion(QUERY, GALLERY, k=1, k_query=20, solver="cg")
+    np.testing.assert_allclose(scores, 0.05 * start, atol=1e-6)
+
+
+def test_a_query_that_nothing_resembles_scores_zero():
+    scores = diffusion(-GALLERY[:1], GALLERY[:1], k=1, k_query=1, solver="cg")
+    np.testing.assert_array_equal(scores, [[0]])
+
+
+@pytest.mark.parametrize("k", [9, 40])
+@pytest.mark.parametrize("initial", ["y", "zero"])
+def test_power_agrees_with_the_equations(k, initial):
+    links, start = _dense(k, 7)
+    expected = reference.power(links, start, 0.95, 25, initial)
+    scores = diffusion(QUERY, GALLERY, k=k, k_query=7, initial=initial)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 * expected.max())
+
+
+def test_cg_agrees_with_the_inverse_and_leaves_no_residual():
+    links, start = _dense(9, 7)
+    scores = np.asarray(diffusion(QUERY, GALLERY, k=9, k_query=7, solver="cg"))
+    expected = reference.exact(links, start, 0.95)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 * expected.max())
+    residual = scores - 0.95 * scores @ links.T - 0.05 * start
+    size = np.linalg.norm(0.05 * start, axis=1)
+    assert np.all(np.linalg.norm(residual, axis=1) < 5e-6 * size)
+
+
+def test_cg_stops_when_all_columns_have_converged():
+    matrix = jnp.diag(jnp.array([1.0, 2.0, 4.0]))
+    right = jnp.array([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+    solved = conjugate_gradients(lambda x: matrix @ x, right, most=jnp.int32(50))
+    np.testing.assert_allclose(solved[:, 0], 1, atol=1e-6)
+    np.testing.assert_array_equal(solved[:, 1], 0)
+    none = conjugate_gradients(lambda x: matrix @ x, right, most=jnp.int32(0))
+    np.testing.assert_array_equal(none, 0)
+
+
+def test_the_graph_is_the_one_of_eq_9():
+    rows = unit(GALLERY).astype(np.float32)
+    lists = self_search(jnp.asarray(rows), k=9)[0]
+    weights = np.asarray(mutual_graph(lists, 3.0))
+    dense = np.zeros((len(rows), len(rows)))
+    np.put_along_axis(dense, np.asarray(lists.ids), weights, axis=1)
+    np.testing.assert_allclose(dense, reference.graph(GALLERY, 9, 3.0), atol=1e-6)
+
+
+def test_same_over_blocks_of_queries_and_for_the_best_alone():
+    # 140 queries are two blocks; the second one begins early.
+    query = np.tile(QUERY, (24, 1))[:140]
+    scores = diffusion(query, GALLERY, k=9, k_query=7)
+    few = diffusion(QUERY, GALLERY, k=9, k_query=7)
+    np.testing.assert_allclose(scores, np.tile(few, (24, 1))[:140], atol=1e-6)
+    rows, gallery = (jnp.asarray(unit(x).astype(np.float32)) for x in (query, GALLERY))
+    best = diffuse_ranking(
+        search(rows, gallery, k=7),
+        self_search(gallery, k=9)[0],
+        alpha=0.95,
+        gamma=3.0,
+        iterations=25,
+        solver="power",
+        initial="y",
+        top=5,
+    )
+    order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(best.ids, order)
+
+
+def test_a_sweep_of_traced_options_compiles_once_and_equals_single_calls():
+    traces = []
+
+    @jax.jit
+    @jax.vmap
+    def sweep(alpha, gamma, iterations):
+        traces.append(alpha)
+        return diffusion(
+            QUERY,
+            GALLERY,
+            k=9,
+            k_query=7,
+            alpha=alpha,
+            gamma=gamma,
+            iterations=iterations,
+        )
+
+    options = [(0.9, 3.0, 2), (0.95, 2.0, 25), (0.5, 1.5, 0)]
+    columns = [jnp.array(c) for c in zip(*options, strict=True)]
+    found = sweep(*columns)
+    sweep(*[c[::-1] for c in columns])
+    assert len(traces) == 1
+    for (alpha, gamma, iterations), scores in zip(options, found, strict=True):
+        links, start = _dense(9, 7, gamma)
+        expected = reference.power(links, start, alpha, iterations, "y")
+        np.testing.assert_allclose(scores, expected, atol=1e-5 * expected.max())
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=8, deadline=None)
+def test_properties(seed):
+    query, gallery, _ = clusters(seed)
+    rng = np.random.default_rng(seed)
+    scores = np.asarray(diffusion(query, gallery, k=9, k_query=7))
+    assert scores.min() >= 0
+    order = rng.permutation(len(gallery))
+    scale = np.exp(rng.normal(size=(len(gallery), 1))).astype(np.float32)
+    moved = diffusion(2 * query, (scale * gallery)[order], k=9, k_query=7)
+    np.testing.assert_allclose(moved, scores[:, order], atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_reference_vectors(golden, case):
+    x = np.load(golden / "rerank" / f"{case}_inputs.npz")
+    vectors = np.load(golden / "rerank" / f"{case}_diffusion.npz")
+    for name, solver, initial in (
+        ("iter25_f0y", "power", "y"),
+        ("iter25_f0zero", "power", "zero"),
+        ("exact", "cg", "y"),
+    ):
+        expected = vectors[f"k50_kq25_{name}"]
+        scores = diffusion(x["q"], x["g"], k=50, solver=solver, initial=initial)
+        np.testing.assert_allclose(scores, expected, atol=1e-5 * expected.max())
+
+
+def test_lists_beyond_the_gallery_warn_once_each():
+    with pytest.warns(UserWarning) as caught:
+        diffusion(QUERY, GALLERY, k=50, k_query=45)
+    assert [str(w.message).split(" is")[0] for w in caught] == ["k=50", "k_query=45"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.0}, "alpha: expected a number of at least 0 and below 1, got 1.0"),
+        ({"gamma": -1}, "gamma: expected a number of at least 0, got -1"),
+        ({"iterations": -1}, "iterations: expected at least 0, got -1"),
+        ({"solver": "lu"}, "solver: expected one of 'power', 'cg', got 'lu'"),
+        ({"initial": "one"}, "initial: expected one of 'y', 'zero', got 'one'"),
+        ({"solver": "cg", "iterations": 9}, "iterations and initial belong to"),
+        ({"k_query": 0}, "k_query: expected at least 1"),
+    ],
+)
+def test_says_what_is_wrong(options, message):
+    with pytest.raises(ValueError, match=message):
+        diffusion(QUERY, GALLERY, **options)

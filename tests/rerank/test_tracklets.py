@@ -1,0 +1,177 @@
+"""Grouping tracklets, their means, and pulling them into rankings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dex_jax.rerank import (
+    Ranking,
+    k_reciprocal,
+    top_k,
+    tracklet_k_reciprocal,
+    tracklet_means,
+    tracklet_pull_in,
+)
+from dex_jax.rerank._tracklet_reciprocal import tracklet_reciprocal_ranking
+from dex_jax.rerank._tracklets import group_tracklets, pull_in_ranking, separate
+from tests.reference.expansion import ranked, unit
+from tests.reference.tracklets import pulled_in
+from tests.rerank.cases import G, Q, clusters
+
+QUERY, GALLERY, TRACKS = clusters()
+
+
+def test_groups_in_order_of_first_appearance():
+    tracks = group_tracklets(jnp.array([7, -1, 7, 3, -1, 7]))
+    assert tracks.labels.tolist() == [0, 1, 0, 2, 1, 0]
+    assert tracks.order.tolist() == [0, 2, 5, 1, 4, 3]
+    assert tracks.counts[:3].tolist() == [3, 2, 1]
+    assert tracks.starts[:3].tolist() == [0, 3, 5]
+    assert not tracks.counts[3:].any()
+
+
+def test_means_by_hand():
+    gallery = np.array([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]])
+    tracks = np.array([4, 4, 9])
+    half = 0.5**0.5
+    expected = [[half, half], [half, half], [-1, 0]]
+    np.testing.assert_allclose(tracklet_means(gallery, tracks), expected, atol=1e-6)
+    heavy = tracklet_means(gallery, tracks, weights=np.array([3.0, 4.0, 1.0]))
+    np.testing.assert_allclose(heavy[:2], [[0.6, 0.8]] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 1.0], r"weights: expected shape \(3,\), got \(2,\)"),
+        ([1.0, -1.0, 1.0], "weights: expected finite values .* got -1.0 at 1"),
+        ([0.0, 0.0, 1.0], "weights: all zero in the tracklet of image 0"),
+    ],
+)
+def test_means_refuse_senseless_weights(weights, message):
+    with pytest.raises(ValueError, match=message):
+        tracklet_means(np.eye(3), np.array([1, 1, 2]), weights=np.array(weights))
+
+
+def test_pull_in_by_hand():
+    # The list 2 (track 8), 1 (track 5), 3 (track 5), 0 (track 8) becomes 0 2, 1 3.
+    scores = tracklet_pull_in(
+        jnp.array([[0.1, 0.5, 0.9, 0.2]]), jnp.array([8, 5, 8, 5])
+    )
+    np.testing.assert_array_equal(scores, np.array([[0.9, 0.5, 0.9, 0.5]], np.float32))
+
+
+def _scores(seed: int) -> np.ndarray:
+    """Few different values, zeros of both signs among them: ties everywhere."""
+    rng = np.random.default_rng(seed)
+    levels = np.array([-1.5, -1e-38, -0.0, 0, 1e-38, 0.25, 0.25, 2], np.float32)
+    return levels[rng.integers(0, len(levels), (Q, G))]
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_pull_in_is_the_walk_and_once_is_enough(seed):
+    # Numbers below the smallest normal one count as zero, as they do in XLA.
+    scores = _scores(seed)
+    tracks = clusters(seed)[2]
+    pulled = tracklet_pull_in(scores, tracks)
+    order = top_k(pulled, k=G).ids
+    raw = np.where(np.abs(scores) < np.finfo(np.float32).tiny, 0, scores)
+    for row, found in zip(raw, order, strict=True):
+        assert found.tolist() == pulled_in(ranked(row), tracks)
+    again = tracklet_pull_in(pulled, tracks)
+    np.testing.assert_array_equal(again, pulled)
+    np.testing.assert_allclose(pulled.max(axis=1), scores.max(axis=1), atol=1e-6)
+    # The best few raw images are enough for the best few pulled in.
+    few = pull_in_ranking(top_k(raw, k=7), group_tracklets(jnp.asarray(tracks)))
+    np.testing.assert_array_equal(few.ids, order[:, :7])
+
+
+@pytest.mark.parametrize("tracks", [np.arange(G)[::-1], np.full(G, 3)])
+def test_single_images_stay_and_a_giant_tracklet_is_gallery_order(tracks):
+    scores = np.random.default_rng(0).permutation(Q * G).reshape(Q, G)
+    order = top_k(tracklet_pull_in(scores, tracks), k=G).ids
+    for row, found in zip(scores, order, strict=True):
+        assert found.tolist() == pulled_in(ranked(row), tracks)
+
+
+def test_masked_images_pull_nothing():
+    # Track 5 (images 0, 3) is masked wholly, track 6 (1, 4) by half.
+    row = jnp.array([[-jnp.inf, -jnp.inf, 0.3, -jnp.inf, 0.6]])
+    tracks = jnp.array([5, 6, 7, 5, 6])
+    pulled = tracklet_pull_in(row, tracks)
+    np.testing.assert_allclose(pulled, [[-np.inf, 0.6, 0.3, -np.inf, 0.6]])
+    few = pull_in_ranking(top_k(row, k=5), group_tracklets(tracks))
+    assert few.ids.tolist() == top_k(pulled, k=5).ids.tolist() == [[1, 4, 2, 0, 3]]
+    np.testing.assert_allclose(few.scores, [[0.6, 0.6, 0.3, -np.inf, -np.inf]])
+
+
+def test_separate_takes_the_smallest_steps():
+    tiny, one = np.finfo(np.float32).tiny, np.float32(1)
+    falling = jnp.array([1.0, 1.0, 0.5, 0.0, 0.0, -2.0, -jnp.inf])
+    found = separate(falling, jnp.arange(7))
+    below = np.nextafter(one, np.float32(0))
+    expected = np.array([1, below, 0.5, 0, -tiny, -2, -np.inf], np.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_same_inside_the_callers_jit():
+    scores = _scores(1)
+    plain = tracklet_pull_in(scores, TRACKS)
+    traced = jax.jit(tracklet_pull_in)(scores, TRACKS)
+    np.testing.assert_array_equal(traced, plain)
+    means = jax.jit(tracklet_means)(GALLERY, TRACKS)
+    np.testing.assert_allclose(means, tracklet_means(GALLERY, TRACKS), atol=1e-6)
+
+
+def test_k_reciprocal_of_tracklets():
+    tracks = group_tracklets(jnp.asarray(TRACKS))
+    names = list(dict.fromkeys(TRACKS.tolist()))
+    rows = unit(GALLERY)
+    means = unit(np.stack([rows[name == TRACKS].mean(axis=0) for name in names]))
+    by_track = np.asarray(k_reciprocal(QUERY, means, k1=7, k2=2, lambda_=0.6))
+    expected = by_track[:, [names.index(t) for t in TRACKS]]
+    scores = tracklet_k_reciprocal(QUERY, GALLERY, TRACKS)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    query, gallery = (
+        jnp.asarray(unit(QUERY), jnp.float32),
+        jnp.asarray(rows, jnp.float32),
+    )
+    best = tracklet_reciprocal_ranking(
+        query, gallery, tracks, k1=7, k2=2, lambda_=0.6, top=7
+    )
+    np.testing.assert_array_equal(best.ids, top_k(scores, k=7).ids)
+    with pytest.raises(ValueError, match="tracklet_ids: tracklet_k_reciprocal needs"):
+        jax.jit(tracklet_k_reciprocal)(QUERY, GALLERY, TRACKS)
+
+
+@pytest.mark.parametrize("case", ["a", "b"])
+def test_reference_vectors(golden, case):
+    tracks = np.load(golden / "rerank" / f"{case}_inputs.npz")["g_track"]
+    vectors = np.load(golden / "rerank" / f"{case}_dex.npz")
+    order = vectors["cos_order"]
+    scores = np.empty(order.shape, np.float32)
+    places = np.broadcast_to(-np.arange(order.shape[1]), order.shape)
+    np.put_along_axis(scores, order, places, axis=1)
+    found = top_k(tracklet_pull_in(scores, tracks), k=order.shape[1])
+    np.testing.assert_array_equal(found.ids, vectors["pulled_in"])
+    raw = Ranking(jnp.asarray(order[:, :100]), jnp.asarray(-np.arange(100.0)))
+    raw = raw._replace(scores=jnp.broadcast_to(raw.scores, raw.ids.shape))
+    short = pull_in_ranking(raw, group_tracklets(jnp.asarray(tracks)))
+    np.testing.assert_array_equal(short.ids, vectors["pulled_in_top100"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "tracks", "message"),
+    [
+        (np.zeros(3), np.zeros(3, int), r"scores: expected scores \[Q, G\]"),
+        (np.full((2, 3), np.nan), np.zeros(3, int), "scores: row 0 holds NaN"),
+        (np.zeros((2, 3)), np.zeros(2, int), r"tracklet_ids: expected shape \(3,\)"),
+    ],
+)
+def test_says_what_is_wrong(scores, tracks, message):
+    with pytest.raises(ValueError, match=message):
+        tracklet_pull_in(scores, tracks)

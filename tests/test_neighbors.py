@@ -1,0 +1,213 @@
+"""Exact search: ties, tiles, meshes, memory."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dex_jax._search import search_tiles, self_search_tiles, top
+from dex_jax.neighbors import (
+    Neighbors,
+    limit_k,
+    merge,
+    nearest_neighbors,
+    search,
+    self_search,
+)
+from tests.rerank.cases import signs, temporary_bytes
+
+N = 136
+tiles = functools.partial(
+    jax.jit, static_argnames=("k", "exclude_self", "precision", "tile")
+)(search_tiles)
+
+
+def _ranked(queries, database, k, *, exclude_self=False):
+    scores = queries @ database.T
+    if exclude_self:
+        np.fill_diagonal(scores, -np.inf)
+    ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return ids, np.take_along_axis(scores, ids, axis=1)
+
+
+def _same(found: Neighbors, expected):
+    np.testing.assert_array_equal(found.ids, expected[0])
+    np.testing.assert_array_equal(found.scores, expected[1])
+
+
+def test_orders_by_cosine_whatever_the_length_of_rows():
+    # Angles 0, 90, 45 and 180 degrees to the query.
+    database = jnp.array([[0.5, 0.0], [0.0, 9.0], [3.0, 3.0], [-1.0, 0.0]])
+    found = nearest_neighbors(jnp.array([[2.0, 0.0]]), database, k=4)
+    assert found.ids.tolist() == [[0, 2, 1, 3]]
+    np.testing.assert_allclose(found.scores, [[1, 0.5**0.5, 0, -1]], atol=1e-7)
+
+
+def test_ties_go_to_the_lower_index_even_at_zero():
+    database = jnp.array([[0.0, 1.0], [0.0, -1.0], [0.0, 1.0], [0.0, -1.0]])
+    found = nearest_neighbors(jnp.array([[1.0, 0.0]]), database, k=3)
+    assert found.ids.tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("tile", [(50, 37), (136, 136), (7, 136), (136, 20)])
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_tiles_of_any_size_give_the_same_lists(tile, exclude_self):
+    rows = signs(N)  # 16 different rows, so most of what is found are ties
+    found, lowest = tiles(rows, rows, k=30, exclude_self=exclude_self, tile=tile)
+    _same(found, _ranked(rows, rows, 30, exclude_self=exclude_self))
+    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
+
+
+@pytest.mark.parametrize("block", [17, 50, 136])
+@pytest.mark.parametrize("k", [1, 30, 136])
+def test_a_set_in_itself_equals_a_search(block, k):
+    rows = signs(N)
+    found, lowest = self_search_tiles(rows, k=k, block=block)
+    _same(found, _ranked(rows, rows, k))
+    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
+
+
+def test_blocks_cut_in_parts():
+    # From 128 rows on a block is cut, so that several calls of top_k run at once.
+    rows = signs(2 * 131, seed=1)
+    found, _ = self_search_tiles(rows, k=5, block=131)
+    _same(found, _ranked(rows, rows, 5))
+    found, _ = tiles(rows, rows, k=5, tile=(131, 100))
+    _same(found, _ranked(rows, rows, 5))
+
+
+def test_exclude_self_leaves_duplicates_in():
+    rows = signs(8)
+    rows[:] = rows[0]
+    found = nearest_neighbors(rows, rows, k=2, exclude_self=True)
+    assert found.ids[:4].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+def test_one_row_finds_itself():
+    found, lowest = self_search(jnp.array([[1.0, 0.0]]), k=1)
+    assert found.ids.tolist() == [[0]]
+    assert lowest.tolist() == [1]
+
+
+def test_invalid_rows_come_last():
+    rows = jnp.asarray(signs(8))
+    valid = jnp.arange(8) >= 3
+    found = search(rows, rows, k=6, valid=valid)
+    assert np.all(np.asarray(found.ids[:, :5]) >= 3)
+    assert np.all(np.asarray(found.scores[:, 5]) == -np.inf)
+
+
+def test_k_beyond_the_database_warns_once_and_gives_all():
+    rows = jnp.asarray(signs(8))
+    with pytest.warns(UserWarning, match="k=20 is more than the 8") as caught:
+        found = nearest_neighbors(rows, rows, k=20)
+    assert len(caught) == 1
+    assert found.ids.shape == (8, 8)
+    with pytest.warns(UserWarning, match="k=8 is more than the 7"):
+        assert nearest_neighbors(rows, rows, k=8, exclude_self=True).ids.shape == (8, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert limit_k(7, 7, "k") == 7
+
+
+def test_merges_lists_with_ties_to_the_lower_id():
+    a = Neighbors(jnp.array([[4, 1]]), jnp.array([[0.9, 0.5]]))
+    b = Neighbors(jnp.array([[7, 0]]), jnp.array([[0.9, 0.5]]))
+    merged = merge(a, b, k=3)
+    assert merged.ids.tolist() == [[4, 7, 0]]
+    np.testing.assert_allclose(merged.scores, [[0.9, 0.9, 0.5]])
+
+
+def test_same_inside_the_callers_jit_and_vmap():
+    rows = jnp.asarray(signs(N))
+    plain = nearest_neighbors(rows[:5], rows, k=9)
+
+    @jax.jit
+    def inside(factor):
+        return nearest_neighbors(factor * rows[:5], rows, k=9)
+
+    _same(inside(2.0), plain)
+    lifted = jax.vmap(inside)(jnp.array([1.0, 4.0]))
+    for i in range(2):
+        _same(jax.tree.map(lambda x, i=i: x[i], lifted), plain)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("axes", ["a", ("a", "b")])
+def test_rows_split_over_a_mesh(axes, kind):
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("a", "b"), (kind, kind))
+    rows = signs(N)
+    split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(axes)))
+    _same(nearest_neighbors(rows[:5], split, k=40), _ranked(rows[:5], rows, 40))
+    own = nearest_neighbors(split, split, k=40, exclude_self=True)
+    _same(own, _ranked(rows, rows, 40, exclude_self=True))
+
+
+def test_the_graph_of_split_rows_stays_split():
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
+    rows = signs(N)
+    split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("a")))
+    found, lowest = self_search(split, k=40)
+    _same(found, _ranked(rows, rows, 40))
+    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
+    assert found.ids.sharding.is_equivalent_to(split.sharding, 2)
+
+
+def test_coarser_products_find_nearly_the_same():
+    rows = np.random.default_rng(0).normal(size=(N, 16)).astype(np.float32)
+    exact = nearest_neighbors(rows[:5], rows, k=9)
+    for precision in ("high", "default"):
+        found = nearest_neighbors(rows[:5], rows, k=9, precision=precision)
+        np.testing.assert_allclose(found.scores, exact.scores, atol=1e-2)
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_order_of_the_database_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(N, 16)).astype(np.float32)
+    order = rng.permutation(N)
+    plain = nearest_neighbors(rows[:5], rows, k=9)
+    moved = nearest_neighbors(rows[:5], rows[order], k=9)
+    np.testing.assert_array_equal(order[moved.ids], plain.ids)
+
+
+def test_top_k_stays_a_selection():
+    # A slice of the result must not turn the selection into a full sort.
+    sliced = jax.jit(lambda x: top(x, 9).ids[:, 1:])
+    text = str(sliced.lower(jnp.zeros((8, N))).compile().as_text())
+    assert "TopK" in text
+    assert " sort(" not in text
+
+
+def test_memory_of_a_million_rows_is_bounded():
+    # Compiled, not run: 256 queries in a million rows, and the graph of all of them.
+    rows = jax.ShapeDtypeStruct((1_000_000, 8), jnp.float32)
+    some = jax.ShapeDtypeStruct((256, 8), jnp.float32)
+    assert temporary_bytes(tiles.lower(some, rows, k=100)) < 2**28
+    lists = 8 * 10 * 1_000_000
+    assert temporary_bytes(self_search_tiles.lower(rows, k=10)) < 2**29 + 2 * lists
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k: expected at least 1, got 0"),
+        ({"k": 2.5}, "k: expected a whole number, got 2.5"),
+        ({"precision": "bf16"}, "precision: expected one of 'highest'"),
+        ({"queries": np.ones((2, 3))}, "queries has dimension 3 and database has 4"),
+        ({"queries": np.zeros((1, 4))}, "queries: 1 row.* all zero.* first row 0"),
+        ({"queries": np.ones(4)}, "queries: expected rows"),
+        ({"exclude_self": True}, "exclude_self: queries must be the database"),
+    ],
+)
+def test_says_what_is_wrong(change, message):
+    options = {"queries": signs(2), "database": signs(8), "k": 3} | change
+    with pytest.raises(ValueError, match=message):
+        nearest_neighbors(**options)
