@@ -69,11 +69,15 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = json.loads((out / "report.json").read_text())
     for row in found["results"]:
         print(f"{row['label']:26} {row['seconds']:7.1f} s   mAP {row['mAP']:.3f}")
-    print(f"{'whole program':26} {seconds:7.1f} s   peak memory {peak:.2f} GiB")
+    print(
+        f"{'whole program':26} {seconds:7.1f} s   processor time "
+        f"{used.ru_utime + used.ru_stime:.0f} s   peak memory "
+        f"{used.ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

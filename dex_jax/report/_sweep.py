@@ -56,12 +56,12 @@ class Swept(NamedTuple):
     def screen(self) -> ScreenTable:
         """Returns the grid for the terminal; the best cell is bold."""
         first, *rest = self.grid.axes
-        columns = rest[0].values if rest else ("mAP",)
+        columns = [f"{v:g}" for v in rest[0].values] if rest else ["mAP"]
         table = ScreenTable(title=f"mAP of {self.grid.chain}", title_justify="left")
         heads = " / ".join(axis.name for axis in self.grid.axes)
         table.add_column(heads)
-        for value in columns:
-            table.add_column(f"{value}", justify="right")
+        for column in columns:
+            table.add_column(column, justify="right")
         cells = self.mean_ap.reshape(len(first.values), -1)
         for value, row in zip(first.values, cells, strict=True):
             table.add_row(
