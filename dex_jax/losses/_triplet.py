@@ -49,7 +49,7 @@ def batch_hard_triplet(
         >>> import jax.numpy as jnp
         >>> x = jnp.array([[0.0], [1.0], [3.0], [7.0]])
         >>> float(batch_hard_triplet(x, jnp.array([0, 0, 1, 1]), margin=1.0))
-        1.0
+        0.75
     """
     x = jnp.asarray(embeddings)
     if x.ndim != 2 or 0 in x.shape:

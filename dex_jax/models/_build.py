@@ -68,9 +68,9 @@ def backbone(
         ValueError: an unknown name or option, or a value out of range.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax
         >>> trunk = backbone("resnet_slim", width=4, rngs=0)
-        >>> trunk(jnp.zeros((1, 64, 64, 3))).shape
+        >>> jax.jit(trunk)(jax.numpy.zeros((1, 64, 64, 3))).shape
         (1, 4, 4, 128)
     """
     plan = _plan(name, last_stride, dtype, options)
@@ -144,11 +144,12 @@ def build(
             images whose feature map is smaller than its cuts.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax
         >>> network = build(
         ...     "resnet_slim", num_classes=10, trunk_split="none", dim=8, width=4
         ... )
-        >>> embeddings, logits = network(jnp.zeros((2, 64, 64, 3)))
+        >>> images = jax.numpy.zeros((2, 64, 64, 3))
+        >>> embeddings, logits = jax.jit(network)(images)
         >>> embeddings.shape, logits.shape
         ((2, 17, 8), (2, 17, 10))
     """

@@ -75,12 +75,12 @@ def apply(
         `backbone`), and the new running statistics.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax
         >>> from dex_jax import models
-        >>> parts = models.split(models.backbone("resnet_slim", width=4))
-        >>> features, stats = models.apply(
-        ...     *parts, jnp.zeros((1, 32, 32, 3)), train=False
-        ... )
+        >>> graphdef, *state = models.split(models.backbone("resnet_slim", width=4))
+        >>> run = jax.jit(models.apply, static_argnums=0, static_argnames="train")
+        >>> images = jax.numpy.zeros((1, 32, 32, 3))
+        >>> features, stats = run(graphdef, *state, images, train=False)
         >>> features.shape
         (1, 2, 2, 128)
     """

@@ -56,6 +56,10 @@ def images(shape: list[int], *, salt: str = "dex:") -> np.ndarray:
     return _noise(tag, tuple(shape)).astype(np.float32).transpose(0, 2, 3, 1)
 
 
+# Compiling takes longer than running once: halve it.
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+
+
 class Errors(NamedTuple):
     """Largest errors, relative to the largest value of what is compared."""
 
@@ -78,7 +82,12 @@ def check(
         graphdef, params, stats = models.split(network)
         params, stats = jax.tree.map(lambda a: a.astype(dtype), (params, stats))
         x = jnp.asarray(images(about["input_shape"]), dtype)
-        run = jax.jit(models.apply, static_argnums=0, static_argnames="train")
+        run = jax.jit(
+            models.apply,
+            static_argnums=0,
+            static_argnames="train",
+            compiler_options=QUICK_COMPILE,
+        )
         y, stats = run(graphdef, params, stats, x, train=about["mode"] == "train")
         y = np.asarray(y).transpose(0, 3, 1, 2)
         after = models.torch_tensors(models.merge(graphdef, params, stats))

@@ -10,6 +10,7 @@ from flax import nnx
 
 from dex_jax import losses, models
 from dex_jax.models._layers import BatchNorm
+from tests.models.golden_networks import QUICK_COMPILE
 
 build_small = functools.partial(
     models.build,
@@ -52,7 +53,7 @@ def test_shapes_follow_the_layout():
 
 def test_embeddings_and_logits_by_hand():
     network = build_small(trunk_split="stage4", parts=((2, 1, 1), (1, 2, 1)))
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     embeddings, logits = jax.jit(network)(images)
     shared = jax.jit(network.trunk)(images)
     maps = [jax.jit(network.branches[f"branch{b}"])(shared) for b in (1, 2)]
@@ -125,10 +126,12 @@ def test_a_pure_training_step_and_a_checkpoint(tmp_path):
     graphdef, params, stats = models.split(network)
     optimizer = optax.adam(1e-3)
     state = optimizer.init(params)
-    images = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+    images = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
     labels = jnp.repeat(jnp.arange(4), 2)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
+    @functools.partial(
+        jax.jit, donate_argnums=(0, 1, 2), compiler_options=QUICK_COMPILE
+    )
     def step(params, stats, state):
         def loss(params):
             (embeddings, logits), new = models.apply(
@@ -227,4 +230,4 @@ def test_bad_options_are_named(options, message: str):
 def test_images_too_small_for_the_cuts_are_explained():
     network = build_small(trunk_split="none")
     with pytest.raises(ValueError, match=r"branch 1 \(2, 3, 1\) .* map is 2 x 2; use"):
-        jax.eval_shape(network, jnp.zeros((1, 16, 16, 3)))
+        jax.eval_shape(network, jnp.zeros((1, 32, 32, 3)))

@@ -73,7 +73,7 @@ def test_cbam_after_the_last_stage_alone():
             jnp.zeros((1, 32, 32, 3))
         )
     )
-    assert features.shape == (1, 4, 4, 128)
+    assert features.shape == (1, 2, 2, 128)
 
 
 @pytest.mark.parametrize(
