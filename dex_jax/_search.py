@@ -43,7 +43,6 @@ def search_tiles(
     *,
     k: int,
     valid: jax.Array | None = None,
-    exclude_self: bool = False,
     precision: str = "highest",
     offset: int | jax.Array = 0,
     tile: tuple[int, int] | None = None,
@@ -76,17 +75,12 @@ def search_tiles(
             if valid is not None:
                 legal &= lax.dynamic_slice_in_dim(valid, first, columns)
             scores, lowest = [], []
-            for (low, high), part in zip(_cuts(rows), parts, strict=True):
-                own = start + jnp.arange(low, high)
+            for part in parts:
                 cosine = jnp.matmul(part, target.T, precision=precision)
                 lowest.append(cosine.min(axis=1))
-                allowed = legal[None]
-                if exclude_self:
-                    allowed &= own[:, None] != index[None] + offset
-                elif valid is None and columns == N:
-                    scores.append(cosine)
-                    continue
-                scores.append(jnp.where(allowed, cosine, -jnp.inf))
+                if valid is not None or columns < N:
+                    cosine = jnp.where(legal[None], cosine, -jnp.inf)
+                scores.append(cosine)
             best = _fold(best, scores, first + offset, keep=columns < N)
             return best, jnp.minimum(least, jnp.concatenate(lowest))
 
@@ -98,9 +92,9 @@ def search_tiles(
     return lax.fori_loop(0, -(-M // rows), block, empty)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "block"))
+@functools.partial(jax.jit, static_argnames=("k", "precision", "block"))
 def self_search_tiles(
-    rows: jax.Array, *, k: int, block: int | None = None
+    rows: jax.Array, *, k: int, precision: str = "highest", block: int | None = None
 ) -> tuple[Neighbors, jax.Array]:
     """Searches a set in itself, computing the cosine of each pair once.
 
@@ -131,14 +125,14 @@ def self_search_tiles(
         def tile(j: jax.Array, carry):
             first = jnp.minimum(j * size, N - size)
             other = lax.dynamic_slice_in_dim(rows, first, size)
-            scores = jnp.matmul(own, other.T, precision="highest")
+            scores = jnp.matmul(own, other.T, precision=precision)
             new = first + step >= j * size
             lists, minimum = along(carry, scores, first, new)
             turned = [scores[:, low:high].T for low, high in _cuts(size)]
             lists = _update(lists, turned, first, start, new)
             return lists, _lower(minimum, scores.min(axis=0), first)
 
-        diagonal = jnp.matmul(own, own.T, precision="highest")
+        diagonal = jnp.matmul(own, own.T, precision=precision)
         carry = along(carry, diagonal, start, fresh)
         return lax.fori_loop(i + 1, blocks, tile, carry)
 

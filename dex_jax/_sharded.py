@@ -31,9 +31,7 @@ def row_shards(array: jax.Array) -> RowShards | None:
     return RowShards(sharding.mesh, axes)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("shards", "k", "exclude_self", "precision")
-)
+@functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
 def search_shards(
     queries: jax.Array,
     database: jax.Array,
@@ -41,7 +39,6 @@ def search_shards(
     *,
     shards: RowShards,
     k: int,
-    exclude_self: bool,
     precision: str,
 ) -> Neighbors:
     """Searches each part for all queries, then gathers and merges lists of `k`."""
@@ -53,7 +50,6 @@ def search_shards(
             part,
             k=min(k, N),
             valid=valid,
-            exclude_self=exclude_self,
             precision=precision,
             offset=lax.axis_index(shards.axes) * N,
         )
@@ -76,9 +72,9 @@ def search_shards(
     )(queries, database, valid)
 
 
-@functools.partial(jax.jit, static_argnames=("shards", "k"))
+@functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
 def self_search_shards(
-    rows: jax.Array, *, shards: RowShards, k: int
+    rows: jax.Array, *, shards: RowShards, k: int, precision: str
 ) -> tuple[Neighbors, jax.Array]:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
     parts = rows.shape[0] // _part_rows(rows, shards)
@@ -90,7 +86,9 @@ def self_search_shards(
         def visit(turn: jax.Array, carry):
             lists, minimum, guest = carry
             first = (me + turn) % parts * N
-            found, least = search_tiles(own, guest, k=min(k, N), offset=first)
+            found, least = search_tiles(
+                own, guest, k=min(k, N), precision=precision, offset=first
+            )
             ring = [((i + 1) % parts, i) for i in range(parts)]
             return (
                 merge(lists, found, k=k),

@@ -8,6 +8,7 @@ import functools
 import warnings
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dex_jax._checks import (
@@ -15,6 +16,7 @@ from dex_jax._checks import (
     check_count,
     check_rows,
     check_same_width,
+    is_concrete,
     unit_rows,
 )
 from dex_jax._search import Neighbors, search_tiles, self_search_tiles
@@ -50,7 +52,7 @@ def nearest_neighbors(
     Raises:
         ValueError: rows that cannot be ranked (see `check_rows`; values are checked
             only outside of `jit`), different dimensions, `k` below 1, or
-            `exclude_self` with two sets of different sizes.
+            `exclude_self` with two different sets.
 
     Example:
         >>> import jax.numpy as jnp
@@ -58,23 +60,43 @@ def nearest_neighbors(
         >>> nearest_neighbors(database[:1], database, k=2).ids.tolist()
         [[0, 2]]
     """
-    queries = check_rows(queries, "queries")
+    # Each product serves two rows where a set is searched in itself.
+    itself = queries is database
     database = check_rows(database, "database")
+    queries = database if itself else check_rows(queries, "queries")
     check_same_width(queries, database, "queries", "database")
     k = check_count(k, "k")
     check_choice(precision, "precision", PRECISIONS)
-    if exclude_self and queries.shape != database.shape:
+    if exclude_self and not _same(queries, database):
         raise ValueError(
-            "exclude_self: queries must be the database, got shapes "
-            f"{queries.shape} and {database.shape}"
+            "exclude_self: queries must be the database itself, got other rows of "
+            f"shape {queries.shape} for {database.shape}"
         )
     k = limit_k(k, database.shape[0] - int(exclude_self), "k")
-    return search(
-        unit_rows(queries),
-        unit_rows(database),
-        k=k,
-        exclude_self=exclude_self,
-        precision=precision,
+    if exclude_self:
+        found = self_search(unit_rows(database), k=k + 1, precision=precision)[0]
+        return _without_self(found)
+    if itself:
+        return self_search(unit_rows(database), k=k, precision=precision)[0]
+    return search(unit_rows(queries), unit_rows(database), k=k, precision=precision)
+
+
+def _same(a: jax.Array, b: jax.Array) -> bool:
+    if a is b or not is_concrete(a, b):
+        return a.shape == b.shape
+    return a.shape == b.shape and bool(jnp.array_equal(a, b))
+
+
+@jax.jit
+def _without_self(found: Neighbors) -> Neighbors:
+    """Takes each row out of its own list `[N, K]`, and the last where it is not in."""
+    ids, scores = found
+    own = ids == jnp.arange(ids.shape[0], dtype=ids.dtype)[:, None]
+    # From the row's own place on, the next one moves up.
+    moved = jnp.cumsum(own, axis=1)[:, :-1] > 0
+    return Neighbors(
+        jnp.where(moved, ids[:, 1:], ids[:, :-1]),
+        jnp.where(moved, scores[:, 1:], scores[:, :-1]),
     )
 
 
@@ -95,7 +117,6 @@ def search(
     database: jax.Array,
     *,
     k: int,
-    exclude_self: bool = False,
     valid: jax.Array | None = None,
     precision: str = "highest",
 ) -> Neighbors:
@@ -105,34 +126,29 @@ def search(
     rows are split over a mesh is searched where it lies; the lists are then whole on
     every device.
     """
-    options = {"k": k, "exclude_self": exclude_self, "precision": precision}
     shards = row_shards(database)
     if shards is None:
-        return _search(queries, database, valid, **options)
-    return search_shards(queries, database, valid, shards=shards, **options)
+        return _search(queries, database, valid, k=k, precision=precision)
+    return search_shards(
+        queries, database, valid, shards=shards, k=k, precision=precision
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("k", "exclude_self", "precision"))
+@functools.partial(jax.jit, static_argnames=("k", "precision"))
 def _search(
     queries: jax.Array,
     database: jax.Array,
     valid: jax.Array | None,
     *,
     k: int,
-    exclude_self: bool,
     precision: str,
 ) -> Neighbors:
-    return search_tiles(
-        queries,
-        database,
-        k=k,
-        valid=valid,
-        exclude_self=exclude_self,
-        precision=precision,
-    )[0]
+    return search_tiles(queries, database, k=k, valid=valid, precision=precision)[0]
 
 
-def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
+def self_search(
+    rows: jax.Array, *, k: int, precision: str = "highest"
+) -> tuple[Neighbors, jax.Array]:
     """Finds each unit row's `k` nearest in its own set, the row itself counted.
 
     Returns:
@@ -141,5 +157,5 @@ def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
     """
     shards = row_shards(rows)
     if shards is None:
-        return self_search_tiles(rows, k=k)
-    return self_search_shards(rows, shards=shards, k=k)
+        return self_search_tiles(rows, k=k, precision=precision)
+    return self_search_shards(rows, shards=shards, k=k, precision=precision)

@@ -1,6 +1,5 @@
 """Exact search: ties, tiles, meshes, memory."""
 
-import functools
 import warnings
 
 import jax
@@ -23,9 +22,7 @@ from dex_jax.neighbors import (
 from tests.rerank.cases import signs, temporary_bytes
 
 N = 136
-tiles = functools.partial(
-    jax.jit, static_argnames=("k", "exclude_self", "precision", "tile")
-)(search_tiles)
+tiles = jax.jit(search_tiles, static_argnames=("k", "precision", "tile"))
 
 
 def _ranked(queries, database, k, *, exclude_self=False):
@@ -56,11 +53,10 @@ def test_ties_go_to_the_lower_index_even_at_zero():
 
 
 @pytest.mark.parametrize("tile", [(50, 37), (136, 136), (7, 136), (136, 20)])
-@pytest.mark.parametrize("exclude_self", [False, True])
-def test_tiles_of_any_size_give_the_same_lists(tile, exclude_self):
+def test_tiles_of_any_size_give_the_same_lists(tile):
     rows = signs(N)  # 16 different rows, so most of what is found are ties
-    found, lowest = tiles(rows, rows, k=30, exclude_self=exclude_self, tile=tile)
-    _same(found, _ranked(rows, rows, 30, exclude_self=exclude_self))
+    found, lowest = tiles(rows, rows, k=30, tile=tile)
+    _same(found, _ranked(rows, rows, 30))
     np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
 
 
@@ -87,6 +83,16 @@ def test_exclude_self_leaves_duplicates_in():
     rows[:] = rows[0]
     found = nearest_neighbors(rows, rows, k=2, exclude_self=True)
     assert found.ids[:4].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("k", [1, 30, 135])
+def test_a_set_in_itself_through_the_public_door(k):
+    rows = signs(N)
+    found = nearest_neighbors(rows, rows, k=k, exclude_self=True)
+    _same(found, _ranked(rows, rows, k, exclude_self=True))
+    found = nearest_neighbors(rows, rows.copy(), k=k, exclude_self=True)
+    _same(found, _ranked(rows, rows, k, exclude_self=True))
+    _same(nearest_neighbors(rows, rows, k=k), _ranked(rows, rows, k))
 
 
 def test_one_row_finds_itself():
@@ -147,6 +153,7 @@ def test_rows_split_over_a_mesh(axes, kind):
     _same(nearest_neighbors(rows[:5], split, k=40), _ranked(rows[:5], rows, 40))
     own = nearest_neighbors(split, split, k=40, exclude_self=True)
     _same(own, _ranked(rows, rows, 40, exclude_self=True))
+    _same(nearest_neighbors(split, split, k=40), _ranked(rows, rows, 40))
 
 
 def test_the_graph_of_split_rows_stays_split():
@@ -205,6 +212,7 @@ def test_memory_of_a_million_rows_is_bounded():
         ({"queries": np.zeros((1, 4))}, "queries: 1 row.* all zero.* first row 0"),
         ({"queries": np.ones(4)}, "queries: expected rows"),
         ({"exclude_self": True}, "exclude_self: queries must be the database"),
+        ({"queries": signs(8, 1), "exclude_self": True}, "got other rows of shape"),
     ],
 )
 def test_says_what_is_wrong(change, message):
