@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 Tree = TypeVar("Tree")
+Scratch = TypeVar("Scratch")
 
 
 def map_blocks(function: Callable[[jax.Array], Tree], *, rows: int, block: int) -> Tree:
@@ -16,18 +17,39 @@ def map_blocks(function: Callable[[jax.Array], Tree], *, rows: int, block: int) 
     `block` is at most `rows`. The last block begins early rather than ending outside,
     so no input is padded; its rows are then computed twice, to the same values.
     """
-    shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    return map_blocks_with(
+        lambda start, _: (function(start), None), None, rows=rows, block=block
+    )
+
+
+def map_blocks_with(
+    function: Callable[[jax.Array, Scratch], tuple[Tree, Scratch]],
+    scratch: Scratch,
+    *,
+    rows: int,
+    block: int,
+) -> Tree:
+    """`map_blocks` with working memory that each block leaves as it found it.
+
+    A table that is cleared where it was written costs nothing per unused entry; one
+    that is made anew for every block would cost rows x its width in all.
+    """
+    start = jax.ShapeDtypeStruct((), jnp.int32)
+    shapes = jax.eval_shape(function, start, scratch)[0]
     empty = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), shapes)
 
-    def body(i: jax.Array, done: Tree) -> Tree:
+    def body(i: jax.Array, state: tuple[Tree, Scratch]) -> tuple[Tree, Scratch]:
+        done, scratch = state
         start = jnp.minimum(i * block, rows - block)
-        return jax.tree.map(
+        parts, scratch = function(start, scratch)
+        done = jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),
             done,
-            function(start),
+            parts,
         )
+        return done, scratch
 
-    return lax.fori_loop(0, -(-rows // block), body, empty)
+    return lax.fori_loop(0, -(-rows // block), body, (empty, scratch))[0]
 
 
 def even_block(rows: int, most: int) -> int:

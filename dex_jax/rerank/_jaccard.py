@@ -14,6 +14,7 @@ Tree = TypeVar("Tree")
 
 _TILE_BYTES = 64 * 2**20
 _LEAST_TILE = 256  # narrower tiles leave too little work for each support entry
+_ENTRY_COST = 12  # clearing one entry takes as long as so many in a row
 _QUERIES = 128
 _TRIP = 8  # support entries added up in one trip of the loop
 
@@ -86,37 +87,45 @@ def over_gallery(
     Returns:
         The last carry.
     """
-    G = lists.shape[0]
-    tile = tile_size(encoding.ids.shape[0], G)
+    N, G = encoding.ids.shape[0], lists.shape[0]
+    tile = tile_size(N, G)
     order = jnp.argsort((support.weights > 0).sum(axis=1))
     back = jnp.argsort(order)
     # Queries of like support share a block, and none waits for a much larger one.
     ids, weights = support.ids[order], support.weights[order]
     pad = ((0, 0), (0, -ids.shape[1] % _TRIP))
     ids, weights = jnp.pad(ids, pad), jnp.pad(weights, pad)
+    column = jnp.arange(tile, dtype=jnp.int32)[:, None]
 
-    def one_tile(i: jax.Array, carry: Tree) -> Tree:
+    # Making the table anew costs its size for each tile, clearing it costs the entries.
+    keep = _ENTRY_COST * lists.shape[1] * encoding.ids.shape[1] < N
+
+    def one_tile(
+        i: jax.Array, state: tuple[Tree, jax.Array | None]
+    ) -> tuple[Tree, jax.Array | None]:
+        carry, table = state
         start = jnp.minimum(i * tile, G - tile)
-        dense = _expanded(encoding, lax.dynamic_slice_in_dim(lists, start, tile))
-        shared = _shared(ids, weights, dense)[back]  # [Q, tile]
-        return take(carry, start, shared / (2 - shared))
+        near = lax.dynamic_slice_in_dim(lists, start, tile)
+        points = take_rows(encoding.ids, near).reshape(tile, -1)
+        values = take_rows(encoding.weights, near).reshape(tile, -1) / near.shape[1]
+        # The mean encodings of the tile, [N, tile].
+        dense = jnp.zeros((N, tile)) if table is None else table
+        dense = dense.at[points, column].add(values, mode="promise_in_bounds")
+        shared = _shared(ids, weights, dense)
+        if table is not None:
+            # Cleared only once it has been read, so that it can be cleared in place.
+            dense, shared = lax.optimization_barrier((dense, shared))
+            table = dense.at[points, column].set(0, mode="promise_in_bounds")
+        shared = shared[back]  # [Q, tile]
+        return take(carry, start, shared / (2 - shared)), table
 
-    return lax.fori_loop(0, -(-G // tile), one_tile, first)
+    table = jnp.zeros((N, tile)) if keep else None
+    return lax.fori_loop(0, -(-G // tile), one_tile, (first, table))[0]
 
 
 def tile_size(pool: int, gallery: int) -> int:
     """Gallery images a tile: its expanded encodings are an array of pool x tile."""
     return even_block(gallery, max(_LEAST_TILE, _TILE_BYTES // (4 * pool)))
-
-
-def _expanded(encoding: Encoding, lists: jax.Array) -> jax.Array:
-    """Mean encodings `[N, tile]` of the neighbours `[tile, k2]`."""
-    tile, k2 = lists.shape
-    column = jnp.arange(tile, dtype=jnp.int32)[:, None]
-    points = take_rows(encoding.ids, lists).reshape(tile, -1)
-    values = take_rows(encoding.weights, lists).reshape(tile, -1)
-    dense = jnp.zeros((encoding.ids.shape[0], tile))
-    return dense.at[points, column].add(values / k2, mode="promise_in_bounds")
 
 
 def _shared(ids: jax.Array, weights: jax.Array, dense: jax.Array) -> jax.Array:

@@ -164,12 +164,13 @@ def _prepare(
     worst_extra = min(N, (k1 + 1) * max(1, half // 3))
     extra, known = _guess(1.5 * k1, worst_extra, ids)
     members = expand(ids, half=half, extra=extra)
+    while not known and int(members.most) > extra:
+        extra = _round_up(int(members.most), worst_extra)
+        members = expand(ids, half=half, extra=extra)
     if not known:
-        needed = _round_up(int(members.most), worst_extra)
-        if needed > extra:
-            members = expand(ids, half=half, extra=needed)
         # Slots that no row uses would be carried through all that follows.
-        members = members._replace(extra=members.extra[:, :needed])
+        extra = _round_up(int(members.most), worst_extra)
+        members = members._replace(extra=members.extra[:, :extra])
     encoding = encode(jnp.concatenate([query, gallery]), pool, members)
     lists = pool.ids[: query.shape[0], :k2]
     worst_size = min(N, k2 * encoding.ids.shape[1])

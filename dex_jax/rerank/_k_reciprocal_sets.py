@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from dex_jax.neighbors import Neighbors, merge, search, self_search
-from dex_jax.rerank._blocks import even_block, map_blocks, take_rows
+from dex_jax.rerank._blocks import (
+    even_block,
+    map_blocks,
+    map_blocks_with,
+    take_rows,
+)
 
 _SLOT_BYTES = 32 * 2**20
 
@@ -130,7 +135,8 @@ def expand(ids: jax.Array, *, half: int, extra: int) -> Members:
     Args:
         ids: `[N, K]` neighbour lists.
         half: rank up to which the half lists reach.
-        extra: slots for members from outside the list; `most` tells if they suffice.
+        extra: slots for members from outside the list. Where `most` is more, the sets
+            are wrong, and `most` is a lower bound of what is needed.
     """
     N, K = ids.shape
     full, near = reciprocal(ids, half)
@@ -139,11 +145,12 @@ def expand(ids: jax.Array, *, half: int, extra: int) -> Members:
     row = jnp.arange(block, dtype=jnp.int32)[:, None]
     number = jnp.arange(1, slots + 1, dtype=jnp.int32)[None]
 
-    def one_block(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one_block(
+        start: jax.Array, marks: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
         own = lax.dynamic_slice_in_dim(ids, start, block)  # [b, K]
         inside = lax.dynamic_slice_in_dim(full, start, block)  # [b, K]
         # What each point of the pool is to the row: -2 in R, -1 in the list alone.
-        marks = jnp.zeros((block, N), jnp.int32)
         marks = marks.at[row, own].set(
             jnp.where(inside, -2, -1), mode="promise_in_bounds"
         )
@@ -165,9 +172,17 @@ def expand(ids: jax.Array, *, half: int, extra: int) -> Members:
         brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
             members, mode="drop"
         )
-        return listed, brought, place[:, -1]
+        # Cleared only once it has been read, so that it can be cleared in place: all
+        # that was marked is listed or brought, unless slots ran out.
+        marks, listed, brought = lax.optimization_barrier((marks, listed, brought))
+        marks = marks.at[row, own].set(0, mode="promise_in_bounds")
+        used = jnp.where(brought >= 0, brought, N)
+        marks = marks.at[row, used].set(0, mode="drop")
+        return (listed, brought, place[:, -1]), marks
 
-    listed, brought, count = map_blocks(one_block, rows=N, block=block)
+    listed, brought, count = map_blocks_with(
+        one_block, jnp.zeros((block, N), jnp.int32), rows=N, block=block
+    )
     return Members(listed, brought, count.max())
 
 

@@ -152,6 +152,7 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(_jaccard, "_TILE_BYTES", 0)
     monkeypatch.setattr(_jaccard, "_LEAST_TILE", 11)
     monkeypatch.setattr(_jaccard, "_QUERIES", 3)
+    monkeypatch.setattr(_jaccard, "_ENTRY_COST", 0)
     # A size that no other test compiles: nothing blocked otherwise is reused.
     rows = _signs(6)[:-2]
     query, gallery = map(jnp.asarray, _split(rows))
