@@ -9,7 +9,7 @@ from dex_jax.data._procedural_vehicles import BODY_WEIGHTS
 
 DIGESTS = {
     "tiny": "b267a66c5d9b",
-    "demo": "caf7a4eae18d",
+    "demo": "ee95025cdc4e",
     "large": "70b53fc48cc9",
 }
 
