@@ -8,6 +8,7 @@ the step, saves and leaves. Everything is built and checked before data are touc
 """
 
 import difflib
+import re
 import signal
 import sys
 import time
@@ -70,7 +71,9 @@ def main(argv: list[str]) -> None:
     """Reads the flags, builds the job, trains, and says what came of it."""
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}; options start with --")
-    config: Config = CONFIG.value
+    with plain_errors(OSError):
+        config: Config = CONFIG.value
+        config.lock()
     logging.set_verbosity(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
@@ -371,7 +374,8 @@ def read_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except AttributeError as error:
-        name = str(error).splitlines()[0].strip("'\"")
+        found = re.search(r"[A-Za-z]\w*", str(error))
+        name = found.group() if found else str(error)
         known = runs.setting_names(common.get_config())
         leaves = {setting.rpartition(".")[2]: setting for setting in known}
         near = [leaves[word] for word in difflib.get_close_matches(name, leaves)]

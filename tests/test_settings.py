@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dex_jax import runs
@@ -41,7 +42,7 @@ def test_configs_are_in_range_and_build(name: str):
         config, num_classes=5, steps_per_epoch=1, shapes=True
     )
     assert network.parts.num_parts == config.model.expected_parts == 17
-    first = float(schedule(0))
+    first = float(np.asarray(schedule(0)))
     assert first == pytest.approx(config.optimizer.learning_rate)
 
 

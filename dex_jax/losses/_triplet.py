@@ -63,7 +63,7 @@ def batch_hard_triplet(
         x = x / (_length(x, floor=0.0)[:, None] + 1e-12)
     positive, negative, has_negative = _hardest(jax.lax.stop_gradient(x), labels)
     gap = _length(x - x[positive]) - _length(x - x[negative])  # [B]
-    loss = jax.nn.softplus(gap) if margin is None else jnp.maximum(gap + margin, 0)
+    loss = jax.nn.softplus(gap) if margin is None else jax.nn.relu(gap + margin)
     loss = jnp.where(has_negative, loss, 0)
     return jnp.mean(loss) if reduction == "mean" else jnp.sum(loss)
 
@@ -113,4 +113,6 @@ def _length(rows: jax.Array, *, floor: float = 1e-12) -> jax.Array:
     """Row lengths `[B]`, clamped before the root so that the gradient at 0 is 0."""
     square = jnp.sum(rows * rows, axis=1)
     tiny = floor or np.finfo(rows.dtype).tiny
-    return jnp.sqrt(jnp.maximum(square, tiny))
+    # Not jnp.maximum: its gradient looks for the result among the operands again, and
+    # is lost where the compiler computes them twice and rounds differently.
+    return jnp.sqrt(jnp.where(square > tiny, square, tiny))
