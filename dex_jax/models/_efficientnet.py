@@ -66,7 +66,7 @@ def efficientnet_plan(
     for name, factor in (("width", width), ("depth", depth)):
         if not 0 < factor < math.inf:
             raise ValueError(f"{name}: expected a number above 0, got {factor!r}")
-    activation = jax.nn.relu6 if lite else jax.nn.swish
+    activation = relu6 if lite else jax.nn.swish
     channels = 32 if lite else scaled(32, width)
     make_stem = partial(ConvUnit, 3, channels, 3, stride=2, is_stem=True)
     units: list[Unit] = [("stem", partial(make_stem, activation, dtype=dtype))]
@@ -100,6 +100,11 @@ def efficientnet_plan(
         ("head", partial(ConvUnit, channels, head, 1, activation, dtype=dtype))
     )
     return Plan(tuple(units), head, 16 * last_stride)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """ReLU cut off at 6."""
+    return jnp.where(x < 6, jax.nn.relu(x), 6)
 
 
 def scaled(channels: int, width: float) -> int:

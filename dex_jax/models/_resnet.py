@@ -116,8 +116,17 @@ def max_pool(x: jax.Array, *, ceil: bool) -> jax.Array:
             jax.lax.slice_in_dim(padded, start, last + start, 2, axis)
             for start in range(3)
         ]
-        x = functools.reduce(jnp.maximum, slices)
+        x = functools.reduce(_larger, slices)
     return x
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The maximum of two maps, whose gradient goes to exactly one of them.
+
+    That of `jnp.maximum` looks for the result among its operands again, and is lost
+    where the compiler computes them twice and rounds differently.
+    """
+    return jnp.where(a >= b, a, b)
 
 
 class Bottleneck(nnx.Module):
