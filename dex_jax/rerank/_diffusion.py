@@ -18,8 +18,9 @@ INITIALS = ("y", "zero")
 POWER_STEPS = 25
 # Queries diffused at a time, as columns of one right-hand side.
 _COLUMNS = 128
-# Neighbours added per trip; the gathers of one trip fuse into one pass.
-_UNROLL = 8
+# Neighbours added per trip, the gathers of which fuse into one pass: the number that
+# leaves the fewest empty slots in the last trip.
+_UNROLLS = range(10, 4, -1)
 # Relative residual at which conjugate gradients stop, near what float32 can reach.
 _TOLERANCE = 1e-6
 
@@ -204,7 +205,9 @@ def _over_blocks(start, nodes, gamma, solve, write, out):
 
 def _solver(graph, alpha, gamma, iterations, solver, initial):
     """Returns the function from `y` `[G, b]` to `f` `[G, b]`."""
-    pad = ((0, -graph.ids.shape[1] % _UNROLL), (0, 0))
+    K = graph.ids.shape[1]
+    unroll = min(_UNROLLS, key=lambda u: -K % u)
+    pad = ((0, -K % unroll), (0, 0))
     slots = jnp.pad(graph.ids.T, pad)  # [K, G]
     weights = jnp.pad(mutual_graph(graph, gamma).T, pad)
 
@@ -212,13 +215,13 @@ def _solver(graph, alpha, gamma, iterations, solver, initial):
         """The sparse product `S f`, a few neighbours per trip."""
 
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
-            for i in range(_UNROLL):
-                slot = j * _UNROLL + i
+            for i in range(unroll):
+                slot = j * unroll + i
                 row = f.at[slots[slot]].get(mode="promise_in_bounds")  # [G, b]
                 total = total + weights[slot][:, None] * row
             return total
 
-        trips = slots.shape[0] // _UNROLL
+        trips = slots.shape[0] // unroll
         return lax.fori_loop(0, trips, trip, jnp.zeros_like(f))
 
     def power(y: jax.Array) -> jax.Array:
