@@ -106,7 +106,7 @@ def open_source(flags: argparse.Namespace) -> Source:
     return RunSource(
         flags.workdir or [runs.newest_run()],
         which=flags.which or "best",
-        split=flags.split or "validation",
+        split=flags.split,
         scales=flags.scales,
         flip=flags.flip,
         method=flags.fuse,
@@ -206,7 +206,11 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rerank", default="table6", help="a chain, 'none', or table2 ... table6")
     add("--workdir", type=_paths, help="DIR[,DIR...]; default: the newest under runs/")
     add("--which", choices=("best", "last"), help="checkpoint, default: best")
-    add("--split", choices=("validation", "test"), help="default: validation")
+    add(
+        "--split",
+        choices=("validation", "test"),
+        help="default: test where its queries have identities, else validation",
+    )
     add("--scales", type=_floats, help="default: the config's")
     add("--flip", action="store_true", help="average with the mirror image")
     add(

@@ -111,8 +111,8 @@ def build(config: Config, workdir: Path) -> Job:
     training.check_image_size(shapes, config.image_size)
     reid = runs.load_data(config)
     print(f"{reid.name} ({reid.source}): {len(reid.train)} training images")
-    for note in reid.notes:
-        print(f"  {note}")
+    synthetic = int(np.sum(reid.train.domains != "real"))
+    print(f"{synthetic} of them synthetic (config.data.mixing={config.data.mixing})")
     print(f"validation by {reid.protocol.describe()}")
     batches = data.IdentityBatches(
         reid.train.identities, seed=config.seed, **config.batch

@@ -99,7 +99,7 @@ class RunSource:
         workdirs: Sequence[Path],
         *,
         which: str = "best",
-        split: str = "validation",
+        split: str | None = None,
         scales: tuple[float, ...] | None = None,
         flip: bool = False,
         method: str = "sum",
@@ -107,6 +107,7 @@ class RunSource:
     ):
         self._runs = [runs.load_run(workdir, which=which) for workdir in workdirs]
         configs = [run.config for run in self._runs]
+        split = split or runs.scored_split(configs[0])
         self._data = runs.load_data(configs[0], split=split)
         for run in self._runs[1:]:
             other = runs.load_data(run.config, split=split)

@@ -81,14 +81,28 @@ def load_data(config: Config, *, split: str = "validation") -> data.ReidData:
     if split not in ("validation", "test"):
         raise ValueError(f"split: expected 'validation' or 'test', got {split!r}")
     section = config.data
-    given = {"root": section.root, "data_dir": section.data_dir, "size": section.size}
-    full = data.load(section.name, **{k: v for k, v in given.items() if v})
+    names = ("root", "data_dir", "size", "synthetic_root")
+    given = {name: section[name] for name in names if section[name]}
+    full = data.load(section.name, **given)
+    if section.name == "cityflow" or section.synthetic_root:
+        full = data.mix(
+            full,
+            synthetic=section.mixing,
+            synthetic_identities=section.synthetic_identities,
+            seed=section.hold_out_seed,
+        )
     if not section.hold_out:
         return full
     held = data.hold_out(full, identities=section.hold_out, seed=section.hold_out_seed)
     if split == "validation":
         return held
     return replace(held, query=full.query, gallery=full.gallery, protocol=full.protocol)
+
+
+def scored_split(config: Config) -> str:
+    """What a run is judged by: the set's own queries where they have identities."""
+    query = load_data(config, split="test").query
+    return "test" if (query.identities >= 0).any() else "validation"
 
 
 def build_training(
