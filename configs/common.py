@@ -51,7 +51,9 @@ def get_config() -> ConfigDict:
     config.model.dim = 256  # [P]
     config.model.last_stride = 1  # [S]
     config.model.dtype = "float32"  # of the arithmetic; parameters stay float32
-    config.model.pretrained = ""  # a .pth or .safetensors file; "" = random weights
+    # A .pth or .safetensors file, "package" for the weights that an installed package
+    # carries, "" for random ones.
+    config.model.pretrained = ""
     config.model.options = ConfigDict()  # of the backbone, by name
 
     config.loss = ConfigDict()

@@ -18,7 +18,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from dex_jax import data, training
+from dex_jax import data, models, training
 from dex_jax._settings import Config
 from dex_jax._settings import setting_names as setting_names
 from dex_jax._settings import validate as validate
@@ -128,6 +128,8 @@ def build_training(
         **options.pop("options"),
         **options | {"expected_parts": options["expected_parts"] or None},
     )
+    if pretrained == "package":
+        pretrained = models.packaged_checkpoint(options["name"])
     if pretrained and not shapes:
         network, report = training.load_pretrained(network, pretrained)
         print(report)

@@ -10,6 +10,7 @@ whole batch, so the number of devices does not change the arithmetic.
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -78,7 +79,7 @@ def build_network(
     return Network(*models.split(model), model.parts, model.channels, model.stride)
 
 
-def load_pretrained(network: Network, path: str) -> tuple[Network, str]:
+def load_pretrained(network: Network, path: str | Path) -> tuple[Network, str]:
     """Puts a PyTorch checkpoint's weights into the backbone.
 
     Args:
@@ -95,7 +96,12 @@ def load_pretrained(network: Network, path: str) -> tuple[Network, str]:
     report = models.load_torch_weights(model, models.read_torch_checkpoint(path))
     graphdef, params, stats = models.split(model)
     loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
-    return loaded, f"{path}: {report}"
+    told = (
+        f"{Path(path).name}: {len(report.loaded)} tensors loaded by the names of "
+        f"{report.dialect}, {len(report.missing)} missing, "
+        f"{len(report.unexpected)} left over"
+    )
+    return loaded, told
 
 
 def check_image_size(network: Network, image_size: int) -> None:

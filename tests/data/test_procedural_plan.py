@@ -9,7 +9,7 @@ from dex_jax.data._procedural_vehicles import BODY_WEIGHTS
 
 DIGESTS = {
     "tiny": "b267a66c5d9b",
-    "demo": "ee95025cdc4e",
+    "demo": "de5d7b79b5b8",
     "large": "70b53fc48cc9",
 }
 
