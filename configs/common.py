@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     config.data.size = ""  # for sets that come in sizes
     config.data.hold_out = 100  # [P] training identities held back for validation
     config.data.hold_out_seed = 0
+    # [I] Validation without the gallery images of a query's own camera.
+    config.data.remove_same_camera = False
     config.data.expected_identities = 426  # classes of a dry run without data
     # Synthetic images beside the real ones, where the data set has such a companion:
     # "real" (none), "balanced" or "full" [P].

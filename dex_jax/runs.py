@@ -93,7 +93,12 @@ def load_data(config: Config, *, split: str = "validation") -> data.ReidData:
         )
     if not section.hold_out:
         return full
-    held = data.hold_out(full, identities=section.hold_out, seed=section.hold_out_seed)
+    held = data.hold_out(
+        full,
+        identities=section.hold_out,
+        seed=section.hold_out_seed,
+        remove_same_camera=section.remove_same_camera or None,
+    )
     if split == "validation":
         return held
     return replace(held, query=full.query, gallery=full.gallery, protocol=full.protocol)
