@@ -17,20 +17,20 @@ def get_config() -> ConfigDict:
     config: Any = common.get_config()
     config.name = "demo"
     config.image_size = 64
-    config.epochs = 90
+    config.epochs = 120
     config.data.name = "procedural_vehicles"
     config.data.size = "demo"
     config.data.hold_out = 40
     config.data.remove_same_camera = True
     config.data.mixing = "real"
-    config.data.expected_identities = 200
+    config.data.expected_identities = 240
     config.model.name = "resnet_slim"
     config.model.trunk_split = "none"
     config.model.dim = 64
     config.model.last_stride = 1
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.decay = 0.04
-    config.evaluation.every_epochs = 45
+    config.optimizer.decay = 0.035
+    config.evaluation.every_epochs = 40
     config.evaluation.scales = (1.0,)
     config.evaluation.batch_size = 64
     return config

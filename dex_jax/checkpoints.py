@@ -50,6 +50,8 @@ class Checkpoints:
         self._last = _manager(folder / LAST, keep=2)
         self._best = _manager(folder / BEST, keep=1)
         self._say = say
+        # Not asked of the disk: processes of one run could get different answers there.
+        self._newest: int | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -65,8 +67,9 @@ class Checkpoints:
             CheckpointError: the disk refused this save or an earlier one still under
                 way; the last good checkpoint stays.
         """
-        if step not in self._last.all_steps():
+        if step != self._newest:
             self._write(self._last, step, state, notes)
+            self._newest = step
 
     def save_best(self, step: int, state: Any, *, notes: Mapping[str, Any]):
         """Starts saving `state` in place of the best so far."""
@@ -128,6 +131,8 @@ class Checkpoints:
                 continue
             for damaged in (s for s in steps if s > step):
                 manager.delete(damaged)
+            if which == "last":
+                self._newest = step
             return step, state, notes
         if faults:
             raise CheckpointError(

@@ -77,7 +77,7 @@ RECIPES = {
         occluded=0.1,
     ),
     "demo": Recipe(
-        train_ids=240,
+        train_ids=280,
         test_ids=60,
         image_size=64,
         cameras=8,

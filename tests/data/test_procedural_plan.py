@@ -9,7 +9,7 @@ from dex_jax.data._procedural_vehicles import BODY_WEIGHTS
 
 DIGESTS = {
     "tiny": "b267a66c5d9b",
-    "demo": "de5d7b79b5b8",
+    "demo": "804e606767f0",
     "large": "70b53fc48cc9",
 }
 
