@@ -109,6 +109,7 @@ def build(config: Config, workdir: Path) -> Job:
         config, num_classes=2, steps_per_epoch=1, shapes=True
     )
     training.check_image_size(shapes, config.image_size)
+    runs.pretrained_file(config)
     reid = runs.load_data(config)
     print(f"{reid.name} ({reid.source}): {len(reid.train)} training images")
     synthetic = int(np.sum(reid.train.domains != "real"))
@@ -289,8 +290,8 @@ def dry_run(config: Config) -> None:
     )
     print(
         f"one step: {cost.operations / 1e9:.0f} Gflop, {cost.memory / 2**30:.1f} GiB; "
-        f"at the {cost.rate / 1e9:.0f} Gflop/s of a matrix product here the run takes "
-        f"at least {clock(steps * cost.operations / cost.rate)}"
+        f"at the {cost.rate / 1e9:.0f} Gflop/s of a matrix product here a run takes "
+        f"about {clock(steps * cost.operations / cost.rate)}"
     )
 
 

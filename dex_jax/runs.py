@@ -126,16 +126,15 @@ def build_training(
             `config.model.expected_parts`.
     """
     options = config.model.to_dict()
-    pretrained = options.pop("pretrained")
+    options.pop("pretrained")
     network = training.build_network(
         num_classes=num_classes,
         seed=None if shapes else config.seed,
         **options.pop("options"),
         **options | {"expected_parts": options["expected_parts"] or None},
     )
-    if pretrained == "package":
-        pretrained = models.packaged_checkpoint(options["name"])
-    if pretrained and not shapes:
+    pretrained = None if shapes else pretrained_file(config)
+    if pretrained:
         network, report = training.load_pretrained(network, pretrained)
         print(report)
     rates = config.optimizer.to_dict()
@@ -149,6 +148,22 @@ def build_training(
         schedule, **{k: rates[k] for k in ("name", "weight_decay", "clip_norm")}
     )
     return network, transform, schedule
+
+
+def pretrained_file(config: Config) -> Path | None:
+    """The checkpoint that a config starts from, None for random weights.
+
+    Raises:
+        FileNotFoundError: it is not there, or the package that carries it is not.
+    """
+    wish = config.model.pretrained
+    if not wish:
+        return None
+    if wish == "package":
+        return models.packaged_checkpoint(config.model.name)
+    if not Path(wish).is_file():
+        raise FileNotFoundError(f"config.model.pretrained: no file {wish!r}")
+    return Path(wish)
 
 
 def train_step(

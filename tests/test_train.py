@@ -178,7 +178,7 @@ def test_a_dry_run_prints_parts_cost_and_makes_nothing(
 ):
     text = finish(start(environment, home / "dry", "--dry_run"))
     assert "part  branch  kind" in text
-    assert "M parameters" in text and "GiB" in text and "at least" in text
+    assert "M parameters" in text and "GiB" in text and "a run takes about" in text
     assert not (home / "dry").exists()
 
 
@@ -197,6 +197,10 @@ def test_a_dry_run_prints_parts_cost_and_makes_nothing(
             "'procedural_vehicles'",
         ),
         (("--config=configs/demo.py", "--config.image_size=16"), "image_size: 16"),
+        (
+            ("--config=configs/demo.py", "--config.model.pretrained=no.pth"),
+            "config.model.pretrained: no file 'no.pth'",
+        ),
     ],
 )
 def test_mistakes_are_told_before_work_starts(

@@ -7,6 +7,7 @@ that describing a network compiles nothing.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -96,18 +97,67 @@ class Conv(nnx.Module):
             x = x[:, :: self.stride, :: self.stride]
             x = jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
         else:
-            pad = self.padding
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=pad if isinstance(pad, str) else [(pad, pad), (pad, pad)],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=self.groups,
+            convolve = partial(
+                _convolve,
+                stride=self.stride,
+                padding=_pads(x, kernel, self.stride, self.padding),
+                groups=self.groups,
             )
+            if self.groups == x.shape[-1] == kernel.shape[-1]:
+                shifted = partial(
+                    _depthwise, stride=self.stride, padding=convolve.keywords["padding"]
+                )
+                x = jax.lax.platform_dependent(x, kernel, cpu=shifted, default=convolve)
+            else:
+                x = convolve(x, kernel)
         if self.bias is None:
             return x
         return x + along_last(self.bias[...].astype(dtype), x.ndim)
+
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> Pads:
+    if isinstance(padding, int):
+        return (padding, padding), (padding, padding)
+    pads = jax.lax.padtype_to_pads(
+        x.shape[1:3], kernel.shape[:2], (stride, stride), padding
+    )
+    return (pads[0][0], pads[0][1]), (pads[1][0], pads[1][1])
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pads, groups: int
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _depthwise(
+    x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pads
+) -> jax.Array:
+    """A depthwise convolution as a sum of shifted maps.
+
+    XLA's own is 14 times slower on a CPU, and its gradient 5 times.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    H = (x.shape[1] - rows) // stride + 1
+    W = (x.shape[2] - columns) // stride + 1
+    total = jnp.zeros((), x.dtype)
+    for i in range(rows):
+        for j in range(columns):
+            ends = (i + stride * (H - 1) + 1, j + stride * (W - 1) + 1)
+            tap = x[:, i : ends[0] : stride, j : ends[1] : stride]
+            total = total + tap * kernel[i, j].reshape(1, 1, 1, -1)
+    return total
 
 
 def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
