@@ -35,7 +35,7 @@ def learning_rate(
 
     Example:
         >>> rate = learning_rate(steps_per_epoch=10)
-        >>> float(rate(0)), round(float(rate(19)) / float(rate(0)), 4)
+        >>> round(float(rate(0)), 7), round(float(rate(19) / rate(0)), 4)
         (0.0002, 0.99)
     """
     warm = round(warmup_epochs * steps_per_epoch)
