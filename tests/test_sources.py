@@ -98,7 +98,7 @@ def test_runs_of_other_data_are_no_ensemble(workdirs, monkeypatch):
     found = iter([make_data("v1"), make_data("v2")])
     monkeypatch.setattr(_sources.runs, "load_data", lambda *_, **__: next(found))
     with pytest.raises(ValueError, match=r"run2: is a run on set \(v2\) and .*run1"):
-        RunSource(workdirs)
+        RunSource(workdirs, split="test")
 
 
 def test_scales_are_checked_before_work(workdirs):
