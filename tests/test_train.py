@@ -171,7 +171,7 @@ def test_two_processes_train_as_one(whole, environment: dict[str, str], home: Pa
     ours, one = figures(home / "pair"), figures(whole[0])
     assert len(ours) == 3  # steps in an epoch
     for a, b in zip(ours, one[:3], strict=True):
-        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-2)
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-3)
 
 
 def test_a_dry_run_prints_parts_cost_and_makes_nothing(
