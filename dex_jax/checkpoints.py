@@ -82,6 +82,8 @@ class Checkpoints:
         state: Any,
         notes: Mapping[str, Any] | None,
     ) -> None:
+        # One save at a time: one copy in memory, and one order in all processes.
+        self.wait()
         record = {"checksum": checksum(state), "notes": dict(notes or {})}
         with _disk_errors(step):
             manager.save(
@@ -144,8 +146,14 @@ class Checkpoints:
 
 
 def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+    # Processes meet at barriers named by step: without a prefix, the two folders' saves
+    # of one step would meet at each other's.
+    names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,
+        multiprocessing_options=names,
     )
     return ocp.CheckpointManager(folder, options=options)
 
