@@ -111,6 +111,7 @@ def open_source(flags: argparse.Namespace) -> Source:
         flip=flags.flip,
         method=flags.fuse,
         batch_size=flags.batch_size,
+        on_bad_image=flags.on_bad_image,
     )
 
 
@@ -118,7 +119,15 @@ def check_flags(flags: argparse.Namespace) -> None:
     """Refuses flags that another flag leaves without effect."""
     idle = {
         "score": ("submission", "sweep", "explain", "export"),
-        "embeddings": ("workdir", "which", "split", "scales", "flip", "batch_size"),
+        "embeddings": (
+            "workdir",
+            "which",
+            "split",
+            "scales",
+            "flip",
+            "batch_size",
+            "on_bad_image",
+        ),
     }
     for given, others in idle.items():
         for other in others if getattr(flags, given) else ():
@@ -220,6 +229,11 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         help="eq. 4, or side by side",
     )
     add("--batch_size", type=int, help="images at once; default: the config's")
+    add(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        help="skip: leave bad images out and count them; default: the config's",
+    )
     add("--embeddings", type=_paths, help="FILE[,FILE...] from any framework")
     add("--num_query", type=int, help="queries in an embeddings file [Q + G, D]")
     add("--images", type=Path, help="folder of the images an embeddings file names")

@@ -24,8 +24,11 @@ def get_config() -> ConfigDict:
     config.data.root = ""  # where the data set lies; data sets that need it say so
     config.data.data_dir = ""  # where built sets are cached; "" = the default
     config.data.size = ""  # for sets that come in sizes
+    config.data.options = ConfigDict()  # of the set's loader, by name
+    config.data.on_bad_image = "error"  # "skip" leaves bad images out and counts them
     config.data.hold_out = 100  # [P] training identities held back for validation
     config.data.hold_out_seed = 0
+    config.data.hold_out_by = "identity"  # "scene": identities of unseen cameras
     # [I] Validation without the gallery images of a query's own camera.
     config.data.remove_same_camera = False
     config.data.expected_identities = 426  # classes of a dry run without data
@@ -52,6 +55,7 @@ def get_config() -> ConfigDict:
     config.model.trunk_split = "stage3.1"  # [S]
     config.model.dim = 256  # [P]
     config.model.last_stride = 1  # [S]
+    config.model.pooling = "max"  # [P] or "gem", a power mean with a learned power
     config.model.dtype = "float32"  # of the arithmetic; parameters stay float32
     # A .pth or .safetensors file, "package" for the weights that an installed package
     # carries, "" for random ones.
@@ -60,9 +64,16 @@ def get_config() -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.epsilon = 0.1  # [P]
-    config.loss.margin = 1.2  # [A] None = soft margin
+    config.loss.margin = 1.2  # [A]
+    config.loss.soft_margin = False  # log(1 + exp(d_p - d_n)) instead of a margin
     config.loss.cross_entropy_weight = 2.0  # [P]
     config.loss.triplet_weight = 1.0  # [P]
+    config.loss.circle_weight = 0.0  # 0 = no circle loss
+    config.loss.circle_margin = 0.25
+    config.loss.circle_scale = 128.0
+    config.loss.arcface = False  # cosine classifier and angular margin
+    config.loss.angular_margin = 0.3
+    config.loss.angular_scale = 30.0
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # [P]
@@ -86,4 +97,5 @@ def get_config() -> ConfigDict:
     config.run.log_steps = 10
     config.run.workers = 2  # threads that read and decode
     config.run.shard_parameters = False
+    config.run.remat = False  # compute blocks again in the backward pass: less memory
     return config

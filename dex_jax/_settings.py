@@ -54,13 +54,15 @@ def _scales(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) > 0 and all(map(fits, value))
 
 
-_MARGIN = _number(0)
+_SWITCH = ("True or False", lambda v: isinstance(v, bool))
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": _count(0),
     "epochs": _count(1),
     "image_size": _count(16),
     "data.hold_out": _count(0),
     "data.hold_out_seed": _count(0),
+    "data.hold_out_by": _word("identity", "scene"),
+    "data.on_bad_image": _word("error", "skip"),
     "data.expected_identities": _count(1),
     "data.mixing": _word("real", "balanced", "full"),
     "data.synthetic_identities": _count(1),
@@ -75,14 +77,19 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model.trunk_split": _word("none", "stage4", "stage3.1"),
     "model.dim": _count(1),
     "model.last_stride": ("1 or 2", lambda v: v in (1, 2)),
+    "model.pooling": _word("max", "gem"),
     "model.dtype": _word("float32", "bfloat16"),
     "loss.epsilon": _number(0, 1),
-    "loss.margin": (
-        f"{_MARGIN[0]}, or None for the soft margin",
-        lambda v: v is None or _MARGIN[1](v),
-    ),
+    "loss.margin": _number(0),
+    "loss.soft_margin": _SWITCH,
     "loss.cross_entropy_weight": _number(0),
     "loss.triplet_weight": _number(0),
+    "loss.circle_weight": _number(0),
+    "loss.circle_margin": _number(0, 1),
+    "loss.circle_scale": _number(0, open_low=True),
+    "loss.arcface": _SWITCH,
+    "loss.angular_margin": _number(0, math.pi / 2),
+    "loss.angular_scale": _number(0, open_low=True),
     "optimizer.name": _word("adam", "adamw"),
     "optimizer.learning_rate": _number(0, open_low=True),
     "optimizer.schedule": _word("exponential", "cosine", "constant"),
@@ -98,6 +105,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "run.checkpoint_minutes": _number(0),
     "run.log_steps": _count(1),
     "run.workers": _count(1),
+    "run.shard_parameters": _SWITCH,
+    "run.remat": _SWITCH,
 }
 
 

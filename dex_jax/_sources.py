@@ -62,7 +62,7 @@ class EmbeddingSource:
         self.images: Mapping[str, Images] | None = (
             None if images is None else _images(images, self._file)
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = _stored_notes(self._file, paths[0])
         self.facts: dict[str, Any] = {"embeddings_files": [str(p) for p in paths]}
 
     def possible(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -104,13 +104,22 @@ class RunSource:
         flip: bool = False,
         method: str = "sum",
         batch_size: int | None = None,
+        on_bad_image: str | None = None,
     ):
         self._runs = [runs.load_run(workdir, which=which) for workdir in workdirs]
         configs = [run.config for run in self._runs]
-        split = split or runs.scored_split(configs[0])
-        self._data = runs.load_data(configs[0], split=split)
+        if split is None:
+            self._data, split = runs.load_scored_data(
+                configs[0], on_bad_image=on_bad_image
+            )
+        else:
+            self._data = runs.load_data(
+                configs[0], split=split, on_bad_image=on_bad_image
+            )
         for run in self._runs[1:]:
-            other = runs.load_data(run.config, split=split)
+            if run.config.data == configs[0].data:
+                continue
+            other = runs.load_data(run.config, split=split, on_bad_image=on_bad_image)
             if other.source != self._data.source or other.name != self._data.name:
                 raise ValueError(
                     f"{run.workdir}: is a run on {other.name} ({other.source}) and "
@@ -135,6 +144,7 @@ class RunSource:
         }
         self.notes = (
             f"{self._data.name}, {split} split ({self._data.source})",
+            *self._data.notes,
             *(f"{run.workdir}: step {run.step}" for run in self._runs),
         )
 
@@ -201,6 +211,13 @@ def _stored_protocol(file: EmbeddingFile, path: Path) -> Protocol:
         return Protocol(**stored)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: meta: protocol: {error}") from None
+
+
+def _stored_notes(file: EmbeddingFile, path: Path) -> tuple[str, ...]:
+    stored = file.meta.get("notes", [])
+    if not isinstance(stored, list) or not all(isinstance(n, str) for n in stored):
+        raise ValueError(f"{path}: meta: notes: expected a list of words")
+    return tuple(stored)
 
 
 def _images(root: Path, file: EmbeddingFile) -> dict[str, Images]:

@@ -249,7 +249,7 @@ def describe_data(
         query_tracklets=data.query.tracklets,
         gallery_tracklets=data.gallery.tracklets,
         normalized=True,
-        meta={"data": data.name, "source": data.source},
+        meta={"data": data.name, "source": data.source, "notes": list(data.notes)},
     )
     return file, query.seconds + gallery.seconds, query.reused and gallery.reused
 

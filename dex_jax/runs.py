@@ -63,13 +63,16 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def load_data(config: Config, *, split: str = "validation") -> data.ReidData:
+def load_data(
+    config: Config, *, split: str = "validation", on_bad_image: str | None = None
+) -> data.ReidData:
     """The data set of a config, as its training and its evaluation see it.
 
     Args:
         config: of the run.
         split: "validation": query and gallery are the training identities held back
             (or the set's own, where none are); "test": the set's own.
+        on_bad_image: "error" or "skip" in place of the config's.
 
     Returns:
         The data set; its training split is without the identities held back.
@@ -80,10 +83,29 @@ def load_data(config: Config, *, split: str = "validation") -> data.ReidData:
     """
     if split not in ("validation", "test"):
         raise ValueError(f"split: expected 'validation' or 'test', got {split!r}")
+    return _choose(_read_data(config, on_bad_image), config, split)
+
+
+def load_scored_data(
+    config: Config, *, on_bad_image: str | None = None
+) -> tuple[data.ReidData, str]:
+    """What a run is judged by: the set's own queries where they have identities.
+
+    Returns:
+        The data set of `load_data`, and which split it is.
+    """
+    full = _read_data(config, on_bad_image)
+    split = "test" if (full.query.identities >= 0).any() else "validation"
+    return _choose(full, config, split), split
+
+
+def _read_data(config: Config, on_bad_image: str | None) -> data.ReidData:
     section = config.data
     names = ("root", "data_dir", "size", "synthetic_root")
     given = {name: section[name] for name in names if section[name]}
-    full = data.load(section.name, **given)
+    if (on_bad_image or section.on_bad_image) == "skip":
+        given["on_bad_image"] = "skip"
+    full = data.load(section.name, **given, **section.options)
     if section.name == "cityflow" or section.synthetic_root:
         full = data.mix(
             full,
@@ -91,23 +113,23 @@ def load_data(config: Config, *, split: str = "validation") -> data.ReidData:
             synthetic_identities=section.synthetic_identities,
             seed=section.hold_out_seed,
         )
+    return full
+
+
+def _choose(full: data.ReidData, config: Config, split: str) -> data.ReidData:
+    section = config.data
     if not section.hold_out:
         return full
     held = data.hold_out(
         full,
         identities=section.hold_out,
         seed=section.hold_out_seed,
+        by=section.hold_out_by,
         remove_same_camera=section.remove_same_camera or None,
     )
     if split == "validation":
         return held
     return replace(held, query=full.query, gallery=full.gallery, protocol=full.protocol)
-
-
-def scored_split(config: Config) -> str:
-    """What a run is judged by: the set's own queries where they have identities."""
-    query = load_data(config, split="test").query
-    return "test" if (query.identities >= 0).any() else "validation"
 
 
 def build_training(
@@ -130,6 +152,8 @@ def build_training(
     network = training.build_network(
         num_classes=num_classes,
         seed=None if shapes else config.seed,
+        classifier="cosine" if config.loss.arcface else "linear",
+        remat=config.run.remat,
         **options.pop("options"),
         **options | {"expected_parts": options["expected_parts"] or None},
     )
@@ -173,13 +197,18 @@ def train_step(
     schedule: optax.Schedule,
 ) -> training.Step:
     """The training step that a config asks for, not yet compiled."""
+    loss = config.loss.to_dict()
+    if loss.pop("soft_margin"):
+        loss["margin"] = None
+    if not loss.pop("arcface"):
+        loss["angular_margin"] = None
     return training.train_step(
         network,
         transform,
         schedule,
         seed=config.seed,
         augmentation=config.augment.to_dict(),
-        loss=config.loss.to_dict(),
+        loss=loss,
         accumulate=config.optimizer.accumulate,
         average=config.optimizer.average,
     )

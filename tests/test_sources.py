@@ -96,9 +96,41 @@ def test_runs_of_other_sizes_are_only_put_side_by_side(workdirs):
 
 def test_runs_of_other_data_are_no_ensemble(workdirs, monkeypatch):
     found = iter([make_data("v1"), make_data("v2")])
+    load_run = _sources.runs.load_run
+
+    def other_data(workdir, *, which):
+        run = load_run(workdir, which=which)
+        config = ConfigDict(run.config.to_dict() | {"data": {"source": workdir.name}})
+        return replace(run, config=config)
+
+    monkeypatch.setattr(_sources.runs, "load_run", other_data)
     monkeypatch.setattr(_sources.runs, "load_data", lambda *_, **__: next(found))
     with pytest.raises(ValueError, match=r"run2: is a run on set \(v2\) and .*run1"):
         RunSource(workdirs, split="test")
+
+
+def test_what_was_left_out_of_the_data_is_said_with_every_result(
+    workdirs, monkeypatch, tmp_path
+):
+    noted = replace(make_data(), notes=("2 image(s) are left out",))
+    asked = {}
+
+    def load_scored_data(config, **options):
+        del config
+        asked.update(options)
+        return noted, "test"
+
+    monkeypatch.setattr(_sources.runs, "load_scored_data", load_scored_data)
+    source = RunSource(workdirs, on_bad_image="skip")
+    assert asked == {"on_bad_image": "skip"}
+    assert source.notes[:2] == ("set, test split (v1)", *noted.notes)
+    # The descriptors carry it on, to whoever evaluates them later.
+    save(source.embeddings(None), tmp_path / "e.npz")
+    assert EmbeddingSource([tmp_path / "e.npz"]).notes == noted.notes
+    broken = replace(make_file(), meta={"notes": "many"})
+    save(broken, tmp_path / "b.npz")
+    with pytest.raises(ValueError, match=r"b\.npz: meta: notes: expected a list"):
+        EmbeddingSource([tmp_path / "b.npz"])
 
 
 def test_scales_are_checked_before_work(workdirs):

@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -50,11 +51,16 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="where it is built into ArrayRecord files")
     parser.add_argument("--synthetic_root", help="a simulation set to train on as well")
     parser.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        help="skip: leave absent and damaged images out and count them",
+    )
+    parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the set's loader, such as size=large or on_bad_image=skip",
+        help="an option of the set's loader, such as size=large",
     )
 
 
@@ -65,6 +71,8 @@ def _load(given: argparse.Namespace) -> ReidData:
         if not separator:
             raise ValueError(f"--option: expected KEY=VALUE, got {text!r}")
         options[key] = _value(value)
+    if given.on_bad_image is not None:
+        options["on_bad_image"] = given.on_bad_image
     return load(
         given.name,
         root=given.root,
@@ -83,7 +91,28 @@ def _value(text: str) -> object:
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
-    parser.set_defaults(run=lambda given: print(describe(_load(given))))
+    parser.add_argument(
+        "--figure", type=_picture, help="also draw it: a .png, .pdf or .svg to write"
+    )
+    parser.set_defaults(run=_describe)
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"expected .png, .pdf or .svg, got {text}")
+    return path
+
+
+def _describe(given: argparse.Namespace) -> None:
+    data = _load(given)
+    print(describe(data))
+    if given.figure is not None:
+        from dex_jax.report import data_figure  # matplotlib: only on use
+
+        given.figure.parent.mkdir(parents=True, exist_ok=True)
+        data_figure(data).savefig(given.figure, dpi=120)
+        print(f"\n{given.figure}: the same as a figure")
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -137,4 +166,5 @@ def _preview(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     sys.exit(main())

@@ -1,5 +1,6 @@
 """Results to look at: tables, figures, the page of queries, submissions."""
 
+from dex_jax.report._data_figure import data_figure
 from dex_jax.report._folder import (
     FIGURES_FILE,
     PAGE,
@@ -35,6 +36,7 @@ __all__ = [
     "Swept",
     "Table",
     "check_folder",
+    "data_figure",
     "rank_all",
     "read_ranking",
     "read_submission",

@@ -156,18 +156,15 @@ def camera_figure(matrices: Sequence[tuple[str, CameraMatrix]]) -> "Figure":
         cells = max(len(matrix.gallery_cameras) for _, matrix in matrices)
         side = float(np.clip(0.4 * cells, 2.6, 8))
         figure = new_figure(1.2 + len(matrices) * (side + 0.4), 1.2 + side)
-        every_nth = -(-cells // 24)  # labels that would overlap are left out
         every = figure.subplots(1, len(matrices), squeeze=False)[0]
         image = None
         for axes, (label, matrix) in zip(every, matrices, strict=True):
             image = axes.imshow(100 * matrix.mean_ap, vmin=0, vmax=100, cmap="viridis")
-            columns, rows = matrix.gallery_cameras, matrix.query_cameras
-            axes.set_xticks(range(len(columns))[::every_nth], columns[::every_nth])
-            axes.set_yticks(range(len(rows))[::every_nth], rows[::every_nth])
+            camera_ticks(axes, matrix.gallery_cameras, matrix.query_cameras)
             axes.set(xlabel="gallery camera", ylabel="query camera")
             axes.set_title(label)
             axes.grid(visible=False)
-            _write_cells(axes, 100 * matrix.mean_ap)
+            write_cells(axes, 100 * matrix.mean_ap)
         if image is not None:
             figure.colorbar(image, ax=every, label="mAP, %", shrink=0.8)
     return figure
@@ -190,12 +187,24 @@ def sweep_figure(swept: Swept) -> "Figure":
         axes.set_yticks(range(len(first.values)), [f"{v:g}" for v in first.values])
         axes.set(xlabel=rest[0].name, ylabel=first.name)
         axes.grid(visible=False)
-        _write_cells(axes, cells)
+        write_cells(axes, cells)
         figure.colorbar(image, ax=axes, label="mAP, %")
     return figure
 
 
-def _write_cells(axes: "Axes", cells: np.ndarray) -> None:
+def camera_ticks(
+    axes: "Axes", columns: Sequence[object], rows: Sequence[object]
+) -> None:
+    """Names the columns and rows of a heat map of cameras."""
+    every = -(-max(len(columns), len(rows)) // 24)  # labels would overlap otherwise
+    turned = 90 if max(len(str(column)) for column in columns) > 3 else 0
+    axes.set_xticks(range(len(columns))[::every], [str(c) for c in columns[::every]])
+    axes.tick_params(axis="x", rotation=turned)
+    axes.set_yticks(range(len(rows))[::every], [str(r) for r in rows[::every]])
+
+
+def write_cells(axes: "Axes", cells: np.ndarray, *, whole: bool = False) -> None:
+    """Writes the figures into the cells of a heat map, unless they are too many."""
     if cells.size > 150:
         return
     low, high = axes.get_images()[0].get_clim()
@@ -205,7 +214,7 @@ def _write_cells(axes: "Axes", cells: np.ndarray) -> None:
             axes.text(
                 column,
                 row,
-                f"{value:.0f}" if high - low > 20 else f"{value:.1f}",
+                f"{value:.0f}" if whole or high - low > 20 else f"{value:.1f}",
                 ha="center",
                 va="center",
                 fontsize=8,

@@ -1,0 +1,66 @@
+"""What a config says of its data set reaches the data set."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import common
+from dex_jax import data, runs
+from tests.data import fake_sets
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*instead of")
+
+
+@pytest.fixture
+def config(tmp_path):
+    config: Any = common.get_config()
+    config.data.root = str(fake_sets.cityflow(tmp_path))
+    config.data.mixing = "real"
+    config.data.hold_out = 2
+    return config
+
+
+def test_bad_images_are_left_out_and_counted_where_the_config_says_so(config):
+    whole = runs.load_data(config)
+    (Path(config.data.root) / "image_train" / "000002.jpg").unlink()
+    with pytest.raises(ValueError, match=r"file not found: 'image_train/000002\.jpg'"):
+        runs.load_data(config)
+    by_flag = runs.load_data(config, on_bad_image="skip")
+    config.data.on_bad_image = "skip"
+    runs.validate(config)
+    found = runs.load_data(config)
+    assert found.source == by_flag.source != whole.source
+    assert any(note.startswith("1 image(s) are left out") for note in found.notes)
+    with pytest.raises(ValueError, match="1 problem"):
+        runs.load_data(config, on_bad_image="error")
+
+
+def test_options_of_the_loader_and_kind_of_hold_out(config, tmp_path):
+    (tmp_path / "query.txt").write_text("6 96\n6 96\n7 97\n8 98\n")
+    config.data.options = {"query_labels": str(tmp_path / "query.txt")}
+    assert runs.load_data(config, split="test").query.cameras.tolist() == [6, 6, 7, 8]
+    config.data.hold_out_by = "scene"
+    # All six vehicles were seen by the same cameras.
+    with pytest.raises(ValueError, match="by: 'scene' needs identities that share no"):
+        runs.load_data(config)
+    config.data.hold_out_by = "place"
+    with pytest.raises(ValueError, match=r"hold_out_by: expected one of 'identity'"):
+        runs.validate(config)
+
+
+def test_a_run_is_judged_by_labelled_queries_and_its_set_is_read_once(
+    config, tmp_path, monkeypatch
+):
+    read = []
+    load = data.load
+    monkeypatch.setattr(
+        runs.data, "load", lambda *a, **k: read.append(a) or load(*a, **k)
+    )
+    held, split = runs.load_scored_data(config)
+    assert split == "validation" and (held.query.identities >= 0).all()
+    (tmp_path / "query.txt").write_text("6 96\n" * 4)
+    config.data.options = {"query_labels": str(tmp_path / "query.txt")}
+    config.data.hold_out = 0
+    assert runs.load_scored_data(config)[1] == "test"
+    assert len(read) == 2
