@@ -34,13 +34,8 @@ def data_figure(data: ReidData) -> "Figure":
     }
     graphs = {side: s for side, s in found.items() if s.cameras.size > 1}
     with style():
-        cells = max((s.cameras.size for s in graphs.values()), default=0)
-        side = float(np.clip(0.34 * cells, 2.8, 6))
-        figure = new_figure(12, 3.9 + (side + 0.9 if graphs else 0))
-        above, *below = figure.subfigures(
-            2 if graphs else 1, 1, height_ratios=[3.2, side + 0.6] if graphs else None,
-            squeeze=False,
-        ).ravel()  # fmt: skip
+        figure = new_figure(13, 8.2 if graphs else 4)
+        above, *below = figure.subfigures(2 if graphs else 1, 1, squeeze=False).ravel()
         counts, images, lengths = above.subplots(1, 3)
         _draw_counts(counts, found)
         _draw_histogram(
@@ -61,7 +56,6 @@ def data_figure(data: ReidData) -> "Figure":
                 _draw_cameras(axes, name, graph, data.camera_names)
             for axes in places[len(graphs) :]:
                 axes.set_axis_off()
-            panel.suptitle("Identities that two cameras share", fontsize=11)
         figure.suptitle(data.protocol.describe(), fontsize=11)
     return figure
 
@@ -87,7 +81,6 @@ def _draw_counts(axes: "Axes", found: dict[str, SplitStatistics]) -> None:
                 fontsize=8,
             )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
     # Room for the numbers at the bars' ends.
     axes.set_xlim(0.8, 20 * max(s.images for s in found.values()))
     axes.set_yticks(range(len(_COUNTS)), _COUNTS)
@@ -136,8 +129,8 @@ def _draw_cameras(
     )
     camera_ticks(axes, words, words)
     axes.set(xlabel="camera", ylabel="camera")
-    axes.set_title(side)
+    axes.set_title(f"{side}: identities shared")
     axes.grid(visible=False)
     write_cells(axes, found.shared_identities.astype(np.float64), whole=True)
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.75)
     bar.ax.locator_params(axis="y", integer=True)

@@ -57,7 +57,7 @@ def test_the_page_is_drawn_as_it_is_written(tmp_path, capsys):
     assert words == ["train: 1 to 4, median 4", "gallery: 1 to 5, median 3"]
     # The test side has no labels.
     assert images.get_legend_handles_labels()[1] == ["train: 9 to 12, median 12"]
-    assert graph.get_title(loc="left") == "train"
+    assert graph.get_title(loc="left") == "train: identities shared"
     assert [text.get_text() for text in graph.texts] == ["6"] * 9
     with pytest.raises(SystemExit):
         main([*where[:-1], "page.doc"])
