@@ -51,12 +51,11 @@ def workdirs(tmp_path, monkeypatch) -> list[Path]:
             fingerprint=f"{which}{seed}",
         )
 
-    def load_data(config, *, split):
-        del config, split
-        return make_data()
-
     monkeypatch.setattr(_sources.runs, "load_run", load_run)
-    monkeypatch.setattr(_sources.runs, "load_data", load_data)
+    monkeypatch.setattr(
+        _sources.runs, "load_scored_data", lambda *_, **__: (make_data(), "test")
+    )
+    monkeypatch.setattr(_sources.runs, "load_data", lambda *_, **__: make_data())
     return [tmp_path / "run1", tmp_path / "run2"]
 
 
