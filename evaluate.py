@@ -49,6 +49,9 @@ def evaluate(flags: argparse.Namespace) -> None:
     if not flags.score:
         report.check_folder(folder, force=flags.force)
     protocol = chosen_protocol(source.protocol, flags)
+    if flags.score:
+        # A submission ranks the one gallery it was written for.
+        protocol = dataclasses.replace(protocol, draws=1)
     print(protocol.describe())
 
     file = source.embeddings(None)
@@ -200,8 +203,10 @@ def progress_line(result: report.Result) -> str:
     if result.scored is None:
         return f"{label}{result.seconds:.1f} s"
     mean_ap, cmc = result.scored.mean_ap, result.scored.cmc
+    spread = result.spread()
+    over = "" if spread is None else f" (std {100 * spread[0]:.1f})"
     return (
-        f"{label}mAP {100 * mean_ap:.1f}, CMC@1 {100 * cmc[0]:.1f}, "
+        f"{label}mAP {100 * mean_ap:.1f}{over}, CMC@1 {100 * cmc[0]:.1f}, "
         f"CMC@5 {100 * cmc[4]:.1f} ({result.seconds:.1f} s)"
     )
 

@@ -7,6 +7,7 @@ from dex_jax.data._images import ImageFiles
 from dex_jax.data._manifest_writer import write_manifest
 from dex_jax.data._pipeline import EvalBatch, TrainBatch, eval_batches, train_batches
 from dex_jax.data._preview import preview
+from dex_jax.data._random_gallery import random_gallery
 from dex_jax.data._records import Images, Protocol, ReidData, ReidSplit
 from dex_jax.data._sampler import IdentityBatches
 from dex_jax.data._statistics import SplitStatistics, describe, statistics
@@ -32,6 +33,7 @@ __all__ = [
     "mix",
     "normalize",
     "preview",
+    "random_gallery",
     "statistics",
     "thumbnail",
     "train_batches",

@@ -155,8 +155,10 @@ class Protocol:
         top: the ranking is cut after so many images; None keeps all.
         ap_denominator: average precision is divided by all "positives", or by
             "min" of the positives and `top`.
-        draws: the published figure is the mean over so many random galleries.
+        draws: the published figure is the mean over so many random galleries, each
+            with one image of each identity.
         gallery_unit: what is ranked, "image" or "tracklet".
+        draw_seed: of the random galleries.
     """
 
     name: str
@@ -165,11 +167,13 @@ class Protocol:
     ap_denominator: str = "positives"
     draws: int = 1
     gallery_unit: str = "image"
+    draw_seed: int = 0
 
     def __post_init__(self):
         if self.top is not None:
             check_count(self.top, "top")
         check_count(self.draws, "draws")
+        check_count(self.draw_seed, "draw_seed", least=0)
         check_choice(self.ap_denominator, "ap_denominator", ("positives", "min"))
         check_choice(self.gallery_unit, "gallery_unit", ("image", "tracklet"))
 

@@ -1,11 +1,13 @@
 """PKU VehicleID: random galleries of one image each, without cameras."""
 
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from dex_jax._checks import check_choice, check_count
 from dex_jax.data._label_files import read_lines
+from dex_jax.data._random_gallery import random_gallery
 from dex_jax.data._records import Protocol, ReidData
 from dex_jax.data._source import Listed, Source, find_root
 
@@ -28,7 +30,7 @@ def load_vehicleid(
     root: str | Path,
     *,
     size: str = "small",
-    draw: int = 0,
+    draw: int | None = None,
     seed: int = 0,
     on_bad_image: str = "error",
     verify: bool = False,
@@ -36,14 +38,16 @@ def load_vehicleid(
     """Reads PKU VehicleID.
 
     One image of each test identity, drawn at random, is the gallery and all others
-    are queries; the published figure is the mean over ten draws. The draw depends on
-    the sorted list, `seed` and `draw` alone. Nothing is known of cameras and tracks.
+    are queries; the published figure is the mean over ten draws, which an evaluation
+    makes from the images described once. A draw depends on the sorted list, `seed` and
+    its number alone. Nothing is known of cameras and tracks.
 
     Args:
         root: the folder with train_test_split, or one that holds it.
         size: "small" (800 identities), "medium" (1600), "large" (2400), "3200",
             "6000" or "13164".
-        draw: which of the random galleries, from 0.
+        draw: one of the random galleries alone, from 0; None is the first, with a
+            protocol that asks for the mean over ten.
         seed: of all draws.
         on_bad_image: "error" or "skip" (leave out and count).
         verify: decode every image once, so that the error lists all bad ones.
@@ -53,24 +57,29 @@ def load_vehicleid(
         ValueError: all that is wrong with its files, the first 20 with their lines.
     """
     check_choice(size, "size", tuple(SIZES))
-    check_count(draw, "draw", least=0)
+    if draw is not None:
+        check_count(draw, "draw", least=0)
     check_count(seed, "seed", least=0)
     lists = "train_test_split"
     marks = ("image", f"{lists}/train_list.txt", f"{lists}/test_list_{SIZES[size]}.txt")
     folder = find_root("VehicleID", root, marks, FOLDERS, OBTAIN)
     source = Source("vehicleid", folder, on_bad_image=on_bad_image, verify=verify)
     test = sorted(_read(source, folder / marks[2]))
-    chosen = _draw([image.identity for image in test], seed, draw)
+    identities = np.array([image.identity for image in test], np.int64)
+    chosen = random_gallery(identities, draw=draw or 0, seed=seed)
     sides = {
         "train": _read(source, folder / marks[1]),
-        "query": [image for i, image in enumerate(test) if i not in chosen],
-        "gallery": [image for i, image in enumerate(test) if i in chosen],
+        "query": list(compress(test, ~chosen)),
+        "gallery": list(compress(test, chosen)),
     }
     published = dict(PUBLISHED)
     if size in PUBLISHED_TEST:
         published["gallery images"] = int(SIZES[size])
         published["query images"] = PUBLISHED_TEST[size] - int(SIZES[size])
-    protocol = Protocol(f"VehicleID {size}", draws=DRAWS)
+    if draw is None:
+        protocol = Protocol(f"VehicleID {size}", draws=DRAWS, draw_seed=seed)
+    else:
+        protocol = Protocol(f"VehicleID {size}, random gallery {draw}")
     return source.finish(sides, protocol, published=published)
 
 
@@ -90,11 +99,3 @@ def _read(source: Source, path: Path) -> list[Listed]:
         identity = source.number(fields[1], "identity", path, number)
         images.append(Listed(name, identity, file=path.name, line=number))
     return images
-
-
-def _draw(identities: list[int], seed: int, draw: int) -> set[int]:
-    rng = np.random.default_rng((seed, 4, draw))
-    values = np.array(identities, np.int64)
-    shuffled = rng.permutation(values.size)
-    first = np.unique(values[shuffled], return_index=True)[1]
-    return set(shuffled[first].tolist())

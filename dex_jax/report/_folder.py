@@ -85,7 +85,7 @@ class Report:
 
     def comparisons(self) -> list[Comparison | None]:
         """Returns the paired test of every result against the first."""
-        return compare(self.results, self.file)
+        return compare(self.results)
 
     def lines(self) -> list[str]:
         """Says what the figures rest on: protocol, sizes, queries left out, notes."""
@@ -98,8 +98,11 @@ class Report:
         else:
             left_out = int((~scored.valid).sum())
             said.append(f"{sizes}; {left_out} queries without a positive left out")
-        if self.protocol.draws > 1:
-            said.append(f"this is one of the {self.protocol.draws} random galleries")
+        if len(self.results[0].draws) > 1:
+            said.append(
+                f"figures are means over {self.protocol.draws} random galleries; "
+                "lists, figures of single queries and thresholds are of the first"
+            )
         said.extend(self.notes)
         said.extend(dict.fromkeys(r.note for r in self.results if r.note))
         return said
@@ -290,6 +293,12 @@ def _record(result: Result, comparison: Comparison | None) -> dict[str, Any]:
             "mINP": result.scored.mean_inp,
             "mAP@100": result.scored.map_at_100,
             "queries_scored": int(result.scored.valid.sum()),
+        }
+    if (spread := result.spread()) is not None:
+        record["random_galleries"] = {
+            "mAP": [draw.mean_ap for draw in result.draws],
+            "mAP_std": spread[0],
+            "CMC_std": spread[1],
         }
     if comparison is not None:
         record["against_baseline"] = comparison._asdict()

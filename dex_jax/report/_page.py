@@ -157,6 +157,7 @@ def _table_row(result: Result, comparison: Comparison | None) -> dict[str, Any]:
         "interval": result.interval,
         "comparison": comparison,
         "verification": result.verification,
+        "spread": result.spread(),
     }
     if result.verification is not None:
         found = result.verification

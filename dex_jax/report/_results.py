@@ -1,8 +1,8 @@
 """One chain on one set of embeddings: ranks, figures and how sure they are."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from dex_jax import metrics
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.report._cameras import CameraMatrix, camera_matrix
+from dex_jax.report._draws import further_draws
 from dex_jax.report._labels import pair_scores, protocol_labels
 from dex_jax.report._paper import Row
 from dex_jax.report._statistics import Interval, mean_interval
@@ -27,7 +28,10 @@ _LONG_LIST = 1000
 
 
 class Scored(NamedTuple):
-    """The figures of a ranking; `[Q]` values are NaN for queries that do not count."""
+    """The figures of a ranking; `[Q]` values are NaN for queries that do not count.
+
+    Over several random galleries the figures are means; `[Q]` values are of the first.
+    """
 
     mean_ap: float
     cmc: np.ndarray  # [50]
@@ -35,6 +39,7 @@ class Scored(NamedTuple):
     average_precision: np.ndarray  # [Q]
     valid: np.ndarray  # [Q]
     map_at_100: dict[str, float]  # by denominator
+    identities: np.ndarray  # [Q]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,8 @@ class Result:
         verification: thresholds; None without labels or dense scores.
         cameras: mAP by pair of cameras; None without cameras or dense scores.
         note: what a reader of the figures must know, empty if nothing.
+        draws: the figures of each random gallery, where the protocol repeats them;
+            `ids`, `scores`, `verification` and `cameras` are of the first.
     """
 
     row: Row
@@ -62,6 +69,27 @@ class Result:
     verification: Verification | None = None
     cameras: CameraMatrix | None = None
     note: str = ""
+    draws: tuple[Scored, ...] = ()
+
+    def spread(self) -> tuple[float, np.ndarray] | None:
+        """Returns the standard deviation of mAP and CMC over the random galleries."""
+        if len(self.draws) < 2:
+            return None
+        return (
+            float(np.std([draw.mean_ap for draw in self.draws], ddof=1)),
+            np.std([draw.cmc for draw in self.draws], axis=0, ddof=1),
+        )
+
+    def paired(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the average precision of every valid query and its identity.
+
+        Those of all random galleries, one after the other: `[M]` each.
+        """
+        every = self.draws or (() if self.scored is None else (self.scored,))
+        return (
+            np.concatenate([s.average_precision[s.valid] for s in every]),
+            np.concatenate([s.identities[s.valid] for s in every]),
+        )
 
 
 def run_row(
@@ -102,15 +130,44 @@ def run_row(
     if file.query_identities is None:
         return Result(row, None, None, ids, scores, seconds)
     scored = score(ranked, file, protocol)
-    interval = mean_interval(
-        scored.average_precision[scored.valid], file.query_identities[scored.valid]
-    )
     verification = cameras = None
     if isinstance(ranked, np.ndarray):
         verification = verify(*pair_scores(ranked, file, protocol))
         cameras = camera_matrix(ranked, file, protocol)
-    return Result(
-        row, scored, interval, ids, scores, seconds, verification, cameras, note
+    result = Result(
+        row, scored, None, ids, scores, seconds, verification, cameras, note
+    )
+    if protocol.draws > 1:
+        draws = (scored, *_score_further(file, row.chain, protocol))
+        result = replace(result, scored=mean_figures(draws), draws=draws)
+    return replace(result, interval=mean_interval(*result.paired()))
+
+
+def score_chain(
+    file: EmbeddingFile, chain: str, protocol: Protocol, *, graphs: Graphs | None = None
+) -> Scored:
+    """Scores a chain, over all random galleries where the protocol repeats them."""
+    first = score(rank_all(file, chain, graphs=graphs)[0], file, protocol)
+    return mean_figures((first, *_score_further(file, chain, protocol)))
+
+
+def _score_further(
+    file: EmbeddingFile, chain: str, protocol: Protocol
+) -> Iterator[Scored]:
+    for other in further_draws(file, protocol):
+        yield score(rank_all(other, chain)[0], other, protocol)
+
+
+def mean_figures(draws: Sequence[Scored]) -> Scored:
+    """Averages the figures of several galleries; per-query ones are of the first."""
+    return draws[0]._replace(
+        mean_ap=float(np.mean([s.mean_ap for s in draws])),
+        cmc=np.mean([s.cmc for s in draws], axis=0),
+        mean_inp=float(np.mean([s.mean_inp for s in draws])),
+        map_at_100={
+            name: float(np.mean([s.map_at_100[name] for s in draws]))
+            for name in draws[0].map_at_100
+        },
     )
 
 
@@ -189,7 +246,9 @@ def score(
     )
     over_100 = {
         denominator: float(
-            metrics.evaluate(
+            found.mean_ap
+            if (protocol.top, protocol.ap_denominator) == (100, denominator)
+            else metrics.evaluate(
                 ranked, **labels, top=100, ap_denominator=denominator
             ).mean_ap
         )
@@ -202,4 +261,5 @@ def score(
         np.asarray(found.average_precision),
         np.asarray(found.valid),
         over_100,
+        np.asarray(labels["query_identities"]),
     )

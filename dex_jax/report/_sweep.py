@@ -10,7 +10,7 @@ from rich.table import Table as ScreenTable
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.report._paper import TABLES
-from dex_jax.report._results import rank_all, score
+from dex_jax.report._results import score_chain
 from dex_jax.rerank import Graphs, parse
 
 
@@ -156,7 +156,7 @@ def sweep(file: EmbeddingFile, grid: Grid, protocol: Protocol) -> Swept:
     """
     graphs = Graphs()
     cells = [
-        score(rank_all(file, chain, graphs=graphs)[0], file, protocol).mean_ap
+        score_chain(file, chain, protocol, graphs=graphs).mean_ap
         for chain in grid.chains()
     ]
     shape = [len(axis.values) for axis in grid.axes]

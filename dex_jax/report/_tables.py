@@ -14,28 +14,21 @@ from dex_jax.report._results import Result
 from dex_jax.report._statistics import Comparison, holm, paired_comparison
 
 
-def compare(results: Sequence[Result], file: EmbeddingFile) -> list[Comparison | None]:
+def compare(results: Sequence[Result]) -> list[Comparison | None]:
     """Tests every result against the first; p values adjusted for their number.
 
     Args:
         results: the rows of a table, baseline first.
-        file: the labels.
 
     Returns:
         One entry a result; None for the first and for results without figures.
     """
-    first = results[0].scored
-    if first is None or file.query_identities is None:
+    if results[0].scored is None:
         return [None] * len(results)
-    clusters = file.query_identities[first.valid]
+    baseline, clusters = results[0].paired()
     tests = [
-        paired_comparison(
-            result.scored.average_precision[first.valid],
-            first.average_precision[first.valid],
-            clusters,
-        )
+        paired_comparison(result.paired()[0], baseline, clusters)
         for result in results[1:]
-        if result.scored is not None
     ]
     adjusted = holm([test.p_value for test in tests])
     return [
@@ -54,12 +47,17 @@ def screen_table(
         table.caption = f"paper: {PAPER_DATA}; another data set than ours"
         table.caption_justify = "left"
     table.add_column("", no_wrap=True)
-    for name in ("mAP", "95 %", "CMC@1", "CMC@5", "gain", "p"):
+    repeated = results[0].spread() is not None
+    spread = ("std mAP, @1",) if repeated else ()
+    for name in ("mAP", "95 %", "CMC@1", "CMC@5", *spread, "gain", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     if with_paper:
         table.add_column("paper mAP, @1, @5", justify="right", no_wrap=True)
     for result, comparison in zip(results, comparisons, strict=True):
-        cells = [result.row.label, *_figures(result), *_gain(comparison)]
+        cells = [result.row.label, *_figures(result)]
+        if (deviation := result.spread()) is not None:
+            cells.append(f"{percent(deviation[0])}  {percent(deviation[1][0])}")
+        cells += _gain(comparison)
         if with_paper:
             cells.append(
                 "  ".join("   -" if f is None else f"{f:.1f}" for f in result.row.paper)

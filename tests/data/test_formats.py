@@ -100,6 +100,10 @@ def test_vehicleid_draws_one_gallery_image_of_each_identity(tmp_path):
     assert data.train.identities.min() == 0
     assert class_labels(data.train)[1] == 3
     assert "mean of 10 random galleries" in data.protocol.describe()
+    one = load_vehicleid(root, draw=0)
+    assert one.gallery.names == data.gallery.names
+    assert one.protocol.describe().startswith("VehicleID small, random gallery 0: ")
+    assert one.protocol.draws == 1
     again = load_vehicleid(root)
     assert again.gallery.names == data.gallery.names
     galleries = {load_vehicleid(root, draw=draw).gallery.names for draw in range(8)}
