@@ -11,16 +11,12 @@ from dex_jax._checks import check_choice, check_count, check_number, is_concrete
 from dex_jax.neighbors import Neighbors, limit_k, search, self_search
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._kinds import Tile, adjusted, unmarked
+from dex_jax.rerank._mutual_graph import MutualGraph, mutual_graph, propagate, tile
 from dex_jax.rerank._query_expansion import clipped_power
 
 SOLVERS = ("power", "cg")
 INITIALS = ("y", "zero")
 POWER_STEPS = 25
-# Queries diffused at a time, as columns of one right-hand side.
-_COLUMNS = 128
-# Neighbours added per trip, the gathers of which fuse into one pass: the number that
-# leaves the fewest empty slots in the last trip.
-_UNROLLS = range(10, 4, -1)
 # Relative residual at which conjugate gradients stop, near what float32 can reach.
 _TOLERANCE = 1e-6
 
@@ -115,27 +111,6 @@ def check_options(
         )
 
 
-def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> jax.Array:
-    """Eq. 9: weights `[G, K]` of the normalised graph `S` in the slots of the lists.
-
-    Slots that are not mutual, and the image itself, hold 0.
-    """
-    ids = graph.ids
-    G, K = ids.shape
-    row = jnp.arange(G, dtype=ids.dtype)[:, None]
-    columns = ids.T  # [K, G]
-
-    def listed(j: jax.Array, mutual: jax.Array) -> jax.Array:
-        return mutual | (columns[j].at[ids].get(mode="promise_in_bounds") == row)
-
-    mutual = lax.fori_loop(0, K, listed, jnp.zeros((G, K), bool))
-    weights = clipped_power(graph.scores, gamma)
-    weights = jnp.where(mutual & (ids != row), weights, 0)  # A
-    degree = jnp.sum(weights, axis=1)
-    scale = jnp.where(degree > 0, lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
-    return weights * scale[:, None] * scale[ids]
-
-
 @functools.partial(jax.jit, static_argnames=("solver", "initial"))
 def diffuse_scores(
     start: Neighbors,
@@ -149,12 +124,13 @@ def diffuse_scores(
 ) -> jax.Array:
     """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`."""
     Q, G = start.ids.shape[0], graph.ids.shape[0]
-    solve = _solver(graph, alpha, gamma, iterations, solver, initial)
+    links = mutual_graph(graph, gamma)
+    solve = _solver(links, alpha, iterations, solver, initial)
 
-    def write(first: jax.Array, f: jax.Array, out: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(out, f.T, first, 0)
+    def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
 
-    return _over_blocks(start, G, gamma, solve, write, jnp.zeros((Q, G)))
+    return _over_blocks(start, links, gamma, solve, write, jnp.zeros((Q, G)))
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "initial", "top"))
@@ -171,11 +147,12 @@ def diffuse_ranking(
     tiles: tuple[Tile, ...] = (),
 ) -> Ranking:
     """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
-    Q, G = start.ids.shape[0], graph.ids.shape[0]
-    solve = _solver(graph, alpha, gamma, iterations, solver, initial)
+    Q = start.ids.shape[0]
+    links = mutual_graph(graph, gamma)
+    solve = _solver(links, alpha, iterations, solver, initial)
 
-    def write(first: jax.Array, f: jax.Array, out: Ranking) -> Ranking:
-        kept = best(adjusted(f.T, tiles, first, jnp.int32(0)), top)
+    def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
+        kept = best(adjusted(scores, tiles, first, jnp.int32(0)), top)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first, 0),
             out,
@@ -183,46 +160,31 @@ def diffuse_ranking(
         )
 
     empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
-    return unmarked(_over_blocks(start, G, gamma, solve, write, empty))
+    return unmarked(_over_blocks(start, links, gamma, solve, write, empty))
 
 
-def _over_blocks(start, nodes, gamma, solve, write, out):
-    """Solves for blocks of queries as columns `[G, b]` and writes what is kept."""
+def _over_blocks(start, links: MutualGraph, gamma, solve, write, out):
+    """Solves for blocks of queries and writes what is kept of their scores `[b, G]`."""
     Q = start.ids.shape[0]
-    size = -(-Q // -(-Q // _COLUMNS))
+    size = -(-Q // -(-Q // tile().columns))  # columns of one right-hand side
     weights = clipped_power(start.scores, gamma)  # [Q, K']
     column = jnp.arange(size)[:, None]
+    blocks, _, rows = links.ids.shape
 
     def block(number: jax.Array, out):
         first = jnp.minimum(number * size, Q - size)
         ids = lax.dynamic_slice_in_dim(start.ids, first, size)
-        y = jnp.zeros((nodes, size))
-        y = y.at[ids, column].set(lax.dynamic_slice_in_dim(weights, first, size))
-        return write(first, solve(y), out)
+        y = jnp.zeros((blocks * rows, size))
+        near = lax.dynamic_slice_in_dim(weights, first, size)
+        f = solve(y.at[links.place[ids], column].set(near))
+        return write(first, f[links.place].T, out)
 
     return lax.fori_loop(0, -(-Q // size), block, out)
 
 
-def _solver(graph, alpha, gamma, iterations, solver, initial):
-    """Returns the function from `y` `[G, b]` to `f` `[G, b]`."""
-    K = graph.ids.shape[1]
-    unroll = min(_UNROLLS, key=lambda u: -K % u)
-    pad = ((0, -K % unroll), (0, 0))
-    slots = jnp.pad(graph.ids.T, pad)  # [K, G]
-    weights = jnp.pad(mutual_graph(graph, gamma).T, pad)
-
-    def spread(f: jax.Array) -> jax.Array:
-        """The sparse product `S f`, a few neighbours per trip."""
-
-        def trip(j: jax.Array, total: jax.Array) -> jax.Array:
-            for i in range(unroll):
-                slot = j * unroll + i
-                row = f.at[slots[slot]].get(mode="promise_in_bounds")  # [G, b]
-                total = total + weights[slot][:, None] * row
-            return total
-
-        trips = slots.shape[0] // unroll
-        return lax.fori_loop(0, trips, trip, jnp.zeros_like(f))
+def _solver(links: MutualGraph, alpha, iterations, solver, initial):
+    """Returns the function from `y` to `f`, a query a column, in the graph's order."""
+    spread = functools.partial(propagate, links)
 
     def power(y: jax.Array) -> jax.Array:
         first = y if initial == "y" else jnp.zeros_like(y)

@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dex_jax.neighbors import search, self_search
-from dex_jax.rerank import diffusion
-from dex_jax.rerank._diffusion import (
-    conjugate_gradients,
-    diffuse_ranking,
-    mutual_graph,
-)
+from dex_jax.rerank import _mutual_graph, diffusion
+from dex_jax.rerank._diffusion import conjugate_gradients, diffuse_ranking
 from tests.reference import diffusion as reference
 from tests.reference.expansion import unit
 from tests.rerank.cases import clusters
@@ -85,14 +81,39 @@ def test_cg_stops_when_all_columns_have_converged():
 def test_the_graph_is_the_one_of_eq_9():
     rows = unit(GALLERY).astype(np.float32)
     lists = self_search(jnp.asarray(rows), k=9)[0]
-    weights = np.asarray(mutual_graph(lists, 3.0))
+    weights = np.asarray(
+        _mutual_graph.edge_weights(lists, _mutual_graph.mutual(lists), 3.0)
+    )
     dense = np.zeros((len(rows), len(rows)))
     np.put_along_axis(dense, np.asarray(lists.ids), weights, axis=1)
     np.testing.assert_allclose(dense, reference.graph(GALLERY, 9, 3.0), atol=1e-6)
 
 
+def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch):
+    monkeypatch.setattr(_mutual_graph, "tile", lambda: _mutual_graph.Tile(300, 32))
+    # A cone of directions, and 20 strangers that it attracts without listing them.
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(500, 8))
+    rows[:, 0] += np.where(np.arange(500) < 20, 3, 12)
+    rows = unit(rows).astype(np.float32)
+    lists = self_search(jnp.asarray(rows), k=13)[0]
+    packed = _mutual_graph.mutual_graph(lists, 3.0)
+    place = np.asarray(packed.place)
+    blocks, slots, size = packed.ids.shape
+    assert (blocks, size) == (2, 250) and slots >= 13
+    degree = np.asarray(_mutual_graph.mutual(lists)).sum(axis=1)
+    assert degree.min() == 0 and degree.max() > 10
+    assert np.all(np.diff(degree[np.argsort(place)]) <= 0)
+    # A block does the work of its fullest row, not of the longest list.
+    assert packed.trips.tolist() == [2, 1]
+    f = rng.random((500, 3)).astype(np.float32)
+    ordered = jnp.zeros((blocks * size, 3)).at[place].set(f)
+    found = np.asarray(_mutual_graph.propagate(packed, ordered))[place]
+    np.testing.assert_allclose(found, reference.graph(rows, 13, 3.0) @ f, atol=1e-6)
+
+
 def test_same_over_blocks_of_queries_and_for_the_best_alone():
-    # 140 queries are two blocks; the second one begins early.
+    # 140 queries are five blocks of 28 to 32; the last one begins early.
     query = np.tile(QUERY, (24, 1))[:140]
     scores = diffusion(query, GALLERY, k=9, k_query=7)
     few = diffusion(QUERY, GALLERY, k=9, k_query=7)

@@ -1,0 +1,107 @@
+"""The mutual neighbour graph (eq. 9) and its product with many columns at once."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax.neighbors import Neighbors
+from dex_jax.rerank._query_expansion import clipped_power
+
+# Neighbours added per trip, the gathers of which fuse into one pass.
+_UNROLL = 10
+
+
+class Tile(NamedTuple):
+    """How much of a product is done at a time."""
+
+    rows: int
+    columns: int
+
+
+def tile() -> Tile:
+    """A CPU wants operands that stay in its caches, accelerators few kernels."""
+    return Tile(4096, 32) if jax.default_backend() == "cpu" else Tile(2**20, 128)
+
+
+class MutualGraph(NamedTuple):
+    """A sparse symmetric matrix `[G, G]`, its nodes in order of falling degree.
+
+    Blocks of R rows have about one degree each, so that a product visits the edges
+    and hardly an empty slot. `[B, K, R]` is block, edge, row.
+    """
+
+    place: jax.Array  # [G] int32, where a node stands in the order
+    ids: jax.Array  # [B, K, R] int32, in the order
+    weights: jax.Array  # [B, K, R] float32, 0 in empty slots
+    trips: jax.Array  # [B] int32, groups of edges that hold all of a block's
+
+
+def mutual(graph: Neighbors) -> jax.Array:
+    """Which of the listed neighbours `[G, K]` list the image too; never itself."""
+    ids = graph.ids
+    G, K = ids.shape
+    row = jnp.arange(G, dtype=ids.dtype)[:, None]
+    columns = ids.T  # [K, G]
+
+    def listed(j: jax.Array, found: jax.Array) -> jax.Array:
+        return found | (columns[j].at[ids].get(mode="promise_in_bounds") == row)
+
+    found = lax.fori_loop(0, K, listed, jnp.zeros((G, K), bool))
+    return found & (ids != row)
+
+
+def edge_weights(
+    graph: Neighbors, linked: jax.Array, gamma: float | jax.Array
+) -> jax.Array:
+    """Eq. 9: weights `[G, K]` of the normalised graph `S`, 0 where not `linked`."""
+    weights = jnp.where(linked, clipped_power(graph.scores, gamma), 0)  # A
+    degree = jnp.sum(weights, axis=1)
+    scale = jnp.where(degree > 0, lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
+    return weights * scale[:, None] * scale[graph.ids]
+
+
+def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> MutualGraph:
+    """Packs the lists `[G, K]` of a gallery into its normalised graph `S`."""
+    G, K = graph.ids.shape
+    linked = mutual(graph)
+    weights = edge_weights(graph, linked, gamma)
+    degree = jnp.sum(linked, axis=1)
+    order = jnp.argsort(-degree, stable=True).astype(jnp.int32)
+    place = jnp.zeros(G, jnp.int32).at[order].set(jnp.arange(G, dtype=jnp.int32))
+
+    blocks = -(-G // tile().rows)
+    rows = -(-G // blocks)
+    slots = -(-K // _UNROLL) * _UNROLL
+    # An edge's slot: how many edges of its row stand before it. Others fall out.
+    slot = jnp.where(linked, jnp.cumsum(linked, axis=1) - 1, slots)
+    at = (place[:, None] // rows, slot, place[:, None] % rows)
+
+    def pack(values: jax.Array) -> jax.Array:
+        empty = jnp.zeros((blocks, slots, rows), values.dtype)
+        return empty.at[at].set(values, mode="drop")
+
+    padded = jnp.pad(degree[order], (0, blocks * rows - G))
+    most = padded.reshape(blocks, rows)[:, 0]
+    trips = -(-most // _UNROLL)
+    return MutualGraph(place, pack(place[graph.ids]), pack(weights), trips)
+
+
+def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
+    """The product `S f` of columns `[B * R, b]` in the graph's own order."""
+    rows = graph.ids.shape[2]
+
+    def block(number: jax.Array, out: jax.Array) -> jax.Array:
+        def trip(j: jax.Array, total: jax.Array) -> jax.Array:
+            for i in range(_UNROLL):
+                slot = j * _UNROLL + i
+                row = f.at[graph.ids[number, slot]].get(mode="promise_in_bounds")
+                total = total + graph.weights[number, slot][:, None] * row  # [R, b]
+            return total
+
+        start = jnp.zeros((rows, f.shape[1]), f.dtype)
+        total = lax.fori_loop(0, graph.trips[number], trip, start)
+        return lax.dynamic_update_slice_in_dim(out, total, number * rows, 0)
+
+    return lax.fori_loop(0, graph.trips.shape[0], block, jnp.zeros_like(f))
