@@ -5,7 +5,6 @@ import mmap
 import os
 import pickle
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,17 @@ import numpy as np
 import safetensors
 
 from dex_jax.models._pickle import (
-    DTYPES,
+    LONGEST,
     Parameter,
     RefusedError,
     Storage,
+    Table,
     Tensor,
     TensorUnpickler,
     as_array,
     checked,
+    described,
+    shown,
     widen_bfloat16,
 )
 
@@ -86,16 +88,15 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
             if file[8:9] == b"{":
                 return _read_safetensors(file[:])
             if file[:2] == b"PK":
-                return _read_zip(opened)
+                return _read_zip(opened, len(file))
             if file[257:262] == b"ustar":
-                return _read_tar(opened)
+                return _read_tar(file)
             return _read_stream(file)
     except RefusedError as error:
         raise ValueError(f"{path}: refused: {error}") from error
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
-        tarfile.TarError,
         safetensors.SafetensorError,
         struct.error,
         # What a damaged pickle makes the unpickler do.
@@ -103,6 +104,8 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         AttributeError,
         EOFError,
         LookupError,
+        # Also encryption and future versions of zip, and nesting without end.
+        RuntimeError,
         TypeError,
         ValueError,
     ) as error:
@@ -130,7 +133,7 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
+def _read_zip(file: IO[bytes], length: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("data.pkl")]
@@ -144,6 +147,10 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
             info = entries[root + name]
             if info.compress_type != zipfile.ZIP_STORED:
                 raise RefusedError(f"{info.filename} is compressed")
+            if not 0 <= info.header_offset < length:
+                raise RefusedError(f"{info.filename} lies outside the file")
+            if size is None and info.file_size > LONGEST:
+                raise RefusedError(f"{info.filename} is longer than {LONGEST} bytes")
             if size is not None and info.file_size != size:
                 raise RefusedError(
                     f"storage {info.filename} holds {info.file_size} bytes where "
@@ -155,7 +162,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
         if order in entries and read("byteorder", None).strip() != b"little":
             raise RefusedError("its numbers are not little-endian")
         content = TensorUnpickler(io.BytesIO(read("data.pkl", None))).load()
-        return _arrays(content, lambda s: read(f"data/{s.key}", s.nbytes))
+        return _arrays(content, lambda s: read(f"data/{s.key}", s.nbytes), length)
 
 
 def _read_stream(file: mmap.mmap) -> dict[str, np.ndarray]:
@@ -170,7 +177,7 @@ def _read_stream(file: mmap.mmap) -> dict[str, np.ndarray]:
     keys = TensorUnpickler(file).load()
     places: dict[str, int] = {}
     for key in keys:
-        storage = unpickler.storages[str(key)]
+        storage = unpickler.storages[key if isinstance(key, str) else shown(key)]
         _check_count(file, storage)
         places[storage.key] = file.tell()
         file.seek(storage.nbytes, os.SEEK_CUR)
@@ -179,7 +186,7 @@ def _read_stream(file: mmap.mmap) -> dict[str, np.ndarray]:
         file.seek(places[storage.key])
         return file.read(storage.nbytes)
 
-    return _arrays(content, read)
+    return _arrays(content, read, len(file))
 
 
 def _check_count(file: mmap.mmap, storage: Storage) -> None:
@@ -193,68 +200,89 @@ def _check_count(file: mmap.mmap, storage: Storage) -> None:
         )
 
 
-def _read_tar(file: IO[bytes]) -> dict[str, np.ndarray]:
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-
-        def member(name: str) -> IO[bytes]:
-            info = archive.getmember(name)
-            opened = archive.extractfile(info)
-            if opened is None or info.issparse():
-                raise RefusedError(f"member {name} is not a plain file")
-            return io.BytesIO(opened.read())
-
-        memory: dict[str, bytes] = {}
-        storages: dict[int, Storage] = {}
-        data = member("storages")
-        for _ in range(TensorUnpickler(data).load()):
-            key, _, kind = TensorUnpickler(data).load()
-            (count,) = struct.unpack("<q", data.read(8))
-            storages[key] = Storage(kind, str(key), count)
-            memory[str(key)] = data.read(_bounded(storages[key], archive, "storages"))
-        if TensorUnpickler(data).load():
-            raise RefusedError("it shares storages in a way that was never published")
-        known: dict[str, Tensor] = {}
-        data = member("tensors")
-        for _ in range(TensorUnpickler(data).load()):
-            key, storage, _ = TensorUnpickler(data).load()
-            # The number of axes is followed by four bytes that mean nothing.
-            axes = min(struct.unpack("<i4x", data.read(8))[0], 16)
-            numbers = struct.unpack(f"<{2 * axes + 1}q", data.read(8 * (2 * axes + 1)))
-            shape, strides, offset = numbers[:axes], numbers[axes:-1], numbers[-1]
-            known[str(key)] = checked(Tensor(storages[storage], offset, shape, strides))
-        content = TensorUnpickler(member("pickle"), known).load()
-        return _arrays(content, lambda s: memory[s.key])
+def _read_tar(file: mmap.mmap) -> dict[str, np.ndarray]:
+    members = _members(file)
+    memory: dict[str, bytes] = {}
+    storages: dict[str, Storage] = {}
+    data = io.BytesIO(members["storages"])
+    for _ in range(TensorUnpickler(data).load()):
+        key, _, kind = TensorUnpickler(data).load()
+        (count,) = struct.unpack("<q", data.read(8))
+        storage = described(kind, key, count)
+        if storage.key in storages:
+            raise RefusedError(f"storage {shown(key)} is described in two ways")
+        storages[storage.key] = storage
+        memory[storage.key] = data.read(storage.nbytes)
+    if TensorUnpickler(data).load():
+        raise RefusedError("it shares storages in a way that was never published")
+    known: dict[str, Tensor] = {}
+    data = io.BytesIO(members["tensors"])
+    for _ in range(TensorUnpickler(data).load()):
+        key, storage, _ = TensorUnpickler(data).load()
+        # The number of axes is followed by four bytes that mean nothing.
+        (axes,) = struct.unpack("<i4x", data.read(8))
+        if not 0 <= axes <= 16:
+            raise RefusedError(f"a tensor has {axes} axes")
+        numbers = struct.unpack(f"<{2 * axes + 1}q", data.read(8 * (2 * axes + 1)))
+        shape, strides, offset = numbers[:axes], numbers[axes:-1], numbers[-1]
+        whole = storages[shown(storage)]
+        known[shown(key)] = checked(Tensor(whole, offset, shape, strides))
+    content = TensorUnpickler(io.BytesIO(members["pickle"]), known).load()
+    return _arrays(content, lambda s: memory[s.key], len(file))
 
 
-def _bounded(storage: Storage, archive: tarfile.TarFile, name: str) -> int:
-    """The storage's size in bytes, if the member can hold it."""
-    if storage.kind not in DTYPES or not (
-        0 <= storage.nbytes <= archive.getmember(name).size
-    ):
-        raise RefusedError(
-            f"storage {storage.key} is declared with {storage.elements} values"
-        )
-    return storage.nbytes
+def _members(file: mmap.mmap) -> dict[str, bytes]:
+    """The plain files of a tar archive; links and sparse files are left out."""
+    members: dict[str, bytes] = {}
+    place = 0
+    while header := file[place : place + 512].rstrip(b"\0"):
+        name = header[:100].rstrip(b"\0").decode("ascii")
+        size = int(header[124:136].strip(b" \0"), 8)
+        place += 512
+        if not 0 <= size <= len(file) - place:
+            raise RefusedError(f"member {shown(name)} is said to hold {size} bytes")
+        if header[156:157] in (b"0", b""):
+            members[name] = file[place : place + size]
+        place += -(-size // 512) * 512
+    return members
 
 
-def _arrays(content: Any, read: Memory) -> dict[str, np.ndarray]:
-    """Finds the state dict in what was unpickled and reads its tensors."""
-    found = content
-    # A wrapper is looked for first: there may be stray tensors beside the weights.
-    while isinstance(found, dict):
-        inner = [found[w] for w in WRAPPERS if isinstance(found.get(w), dict)]
-        if not inner:
-            break
-        found = inner[0]
-    entries = dict.items(found) if isinstance(found, dict) else ()
+def _arrays(content: Any, read: Memory, length: int) -> dict[str, np.ndarray]:
+    """Finds the state dict in what was unpickled and reads its tensors.
+
+    A file of `length` bytes may name one storage often; its arrays together may take no
+    more than eight times its length.
+    """
+    found = _unwrapped(content)
+    entries = found.items() if isinstance(found, Table) else ()
     bare = {k: v.tensor if isinstance(v, Parameter) else v for k, v in entries}
     tensors = {k: v for k, v in bare.items() if isinstance(v, Tensor)}
     if not tensors:
-        names = list(content)[:5] if isinstance(content, dict) else content
-        raise RefusedError(f"it holds no named tensors, only {names!r}")
-    memory = {t.storage.key: t.storage for t in tensors.values()}
-    blocks = {key: read(storage) for key, storage in memory.items()}
+        names = ", ".join(map(shown, list(content)[:5])) if entries else shown(content)
+        raise RefusedError(f"it holds no named tensors, only {names}")
+    strange = [name for name in tensors if not name.isprintable()]
+    if strange:
+        raise RefusedError(f"a tensor is called {shown(strange[0])}")
+    storages = {t.storage.key: t.storage for t in tensors.values()}
+    needed = sum(storage.nbytes for storage in storages.values())
+    returned = sum(t.nbytes for t in tensors.values())
+    if needed > length or returned > 8 * length:
+        raise RefusedError(
+            f"its storages take {needed} bytes and its tensors {returned}, the file "
+            f"has {length}"
+        )
+    blocks = {key: read(storage) for key, storage in storages.items()}
     return {
-        str(name): as_array(tensor, blocks[tensor.storage.key])
+        name: as_array(tensor, blocks[tensor.storage.key])
         for name, tensor in tensors.items()
     }
+
+
+def _unwrapped(content: Any) -> Any:
+    """What is inside `state_dict` and the like; they may be nested twice."""
+    found = content
+    # A wrapper is looked for first: there may be stray tensors beside the weights.
+    for _ in range(3):
+        inner = [found[w] for w in WRAPPERS if isinstance(found, Table) and w in found]
+        found = next((each for each in inner if isinstance(each, Table)), found)
+    return found
