@@ -1,11 +1,16 @@
 """A small set of embeddings with images, and results on it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report import Report, rows_for, run_row
+from dex_jax.report import PAGE, Report, rows_for, run_row, write_report
+
+EVIL = "</script><img src=x onerror=alert(1)>&'\".jpg"
 
 
 def make_file(*, identities: int = 6, cameras: int = 3, images: int = 3):
@@ -63,3 +68,12 @@ def report(file: EmbeddingFile, protocol: Protocol) -> Report:
     return Report(
         "Sample", file, protocol, results, images=make_images(file), explained=(1,)
     )
+
+
+@pytest.fixture(scope="session")
+def evil_page(report: Report, tmp_path_factory) -> Path:
+    """A page whose title and names try to break out of it."""
+    names = (EVIL.replace("/", ""), *report.file.query_names[1:])
+    file = replace(report.file, query_names=names)
+    evil = replace(report, file=file, title="<b>", images=None, explained=())
+    return write_report(evil, tmp_path_factory.mktemp("evil") / "out") / PAGE

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +10,7 @@ import pytest
 
 from dex_jax.report import PAGE, write_report
 from dex_jax.report._page import _script_json
-from tests.report.conftest import make_file, make_images
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-EVIL = "</script><img src=x onerror=alert(1)>&'\".jpg"
+from tests.report.conftest import EVIL, make_file, make_images
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +67,6 @@ def test_page_needs_nothing_from_elsewhere(folder):
     assert all(set(kinds) <= set("012") for chain in data["kinds"] for kinds in chain)
 
 
-@pytest.fixture(scope="module")
-def evil_page(report, tmp_path_factory):
-    names = (EVIL.replace("/", ""), *report.file.query_names[1:])
-    file = replace(report.file, query_names=names)
-    evil = replace(report, file=file, title="<b>", images=None, explained=())
-    folder = write_report(evil, tmp_path_factory.mktemp("evil") / "out")
-    return folder / PAGE
-
-
 def test_names_cannot_break_out_of_the_page(evil_page):
     page = evil_page.read_text(encoding="utf-8")
     assert "<img src=x" not in page and "<b>" not in page.split("<style>")[0]
@@ -105,44 +91,6 @@ def test_explain_names_what_it_cannot_find(report):
         report.explain(6)
     with pytest.raises(ValueError, match="chain: expected a row below 2, got 2"):
         report.explain(0, chain=2)
-
-
-def browse(page, profile, *flags: str) -> str:
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={profile}",
-        *flags,
-        page.as_uri(),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_page_comes_alive_in_a_browser(folder, tmp_path):
-    dom = browse(folder / PAGE, tmp_path, "--window-size=1300,2400", "--dump-dom")
-    assert dom.count('<article class="card"') == 6
-    assert "6 of 6 queries" in dom
-    assert re.search(r'data-ready="\d+"', dom)
-    assert dom.count('class="hit k') >= 6 * 2 * 10
-    assert 'src="data:image/webp;base64,' in dom
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_evil_names_stay_text_in_a_browser(evil_page, tmp_path):
-    dom = browse(evil_page, tmp_path, "--dump-dom")
-    assert 'data-ready="' in dom
-    assert "onerror=alert" in dom and "<img src=" not in dom
 
 
 def test_many_pictures_are_made_smaller(monkeypatch):
