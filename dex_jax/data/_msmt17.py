@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from dex_jax.data._label_files import read_lines
+from dex_jax.data._label_files import Line
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
+from dex_jax.data._source import Listed, Source, find_root, keep_apart
 
 OBTAIN = "Its authors give it out on request (research only)."
 FOLDERS = ("MSMT17_V1", "MSMT17_V2")
@@ -49,27 +49,24 @@ def load_msmt17(
         "query": read[lists[2]],
         "gallery": read[lists[3]],
     }
-    behind = 1 + max((image.identity for image in sides["train"]), default=0)
-    for side in ("query", "gallery"):
-        sides[side] = [i._replace(identity=i.identity + behind) for i in sides[side]]
-    return source.finish(sides, Protocol("MSMT17", True), published=PUBLISHED)
+    return source.finish(
+        keep_apart(sides), Protocol("MSMT17", True), published=PUBLISHED
+    )
 
 
 def _read(source: Source, listing: str, place: str) -> list[Listed]:
     path = source.root / listing
-    images = []
-    for number, fields in read_lines(path):
-        match = NAME.fullmatch(fields[0])
-        if len(fields) != 2 or match is None:
-            source.problems.add(
-                "not an image of MSMT17",
-                path,
-                line=number,
-                value=" ".join(fields),
-                expected="0000/0000_000_01_...jpg and identity",
-            )
-            continue
-        identity = source.number(fields[1], "identity", path, number)
-        name = f"{place}/{fields[0]}"
-        images.append(Listed(name, identity, int(match[1]), file=listing, line=number))
-    return images
+
+    def parse(line: Line) -> Listed | None:
+        match = NAME.fullmatch(line.fields[0])
+        if len(line.fields) != 2 or match is None:
+            return None
+        identity = source.number(line.fields[1], "identity", path, line.number)
+        return Listed(f"{place}/{line.fields[0]}", identity, int(match[1]))
+
+    return source.read_list(
+        path,
+        parse,
+        kind="not an image of MSMT17",
+        expected="0000/0000_000_01_...jpg and identity",
+    )

@@ -1,5 +1,6 @@
 """One data set being read: its images with labels, its problems, its notes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from dex_jax._checks import check_choice
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
-from dex_jax.data._label_files import whole_number
+from dex_jax.data._label_files import Line, read_lines, whole_number
 from dex_jax.data._problems import Problems
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
@@ -106,6 +107,37 @@ class Source:
         else:
             self.problems.add(kind, file, line=line, value=value)
 
+    def read_list(
+        self,
+        path: Path,
+        parse: Callable[[Line], Listed | None],
+        *,
+        expected: str,
+        kind: str = "wrong field count",
+    ) -> list[Listed]:
+        """Reads a list with one image a line.
+
+        Args:
+            path: the list.
+            parse: what a line says; None where it does not say it as expected.
+            expected: the form of a line.
+            kind: what a line of another form is called.
+
+        Raises:
+            FileNotFoundError: no such list.
+        """
+        images = []
+        for line in read_lines(path):
+            image = parse(line)
+            if image is None:
+                value = " ".join(line.fields)
+                self.problems.add(
+                    kind, path, line=line.number, value=value, expected=expected
+                )
+            else:
+                images.append(image._replace(file=path.name, line=line.number))
+        return images
+
     def number(self, text: str, kind: str, file: Path, line: int) -> int:
         """Reads a label that must be a whole number; anything else is a problem."""
         value = whole_number(text)
@@ -159,6 +191,17 @@ def count(side: str, split: ReidSplit) -> dict[str, int]:
         labels = getattr(split, kind)
         found[f"{side} {kind}"] = np.unique(labels[labels != UNKNOWN]).size
     return found
+
+
+def keep_apart(sides: dict[str, list[Listed]]) -> dict[str, list[Listed]]:
+    """Keeps apart identities that train and test number each from the beginning."""
+    behind = 1 + max((image.identity for image in sides["train"]), default=0)
+    return {
+        side: images
+        if side == "train"
+        else [i._replace(identity=i.identity + behind) for i in images]
+        for side, images in sides.items()
+    }
 
 
 def find_root(

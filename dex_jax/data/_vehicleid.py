@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dex_jax._checks import check_choice, check_count
-from dex_jax.data._label_files import read_lines
+from dex_jax.data._label_files import Line
 from dex_jax.data._random_gallery import random_gallery
 from dex_jax.data._records import Protocol, ReidData
 from dex_jax.data._source import Listed, Source, find_root
@@ -21,6 +21,7 @@ SIZES = {
     "6000": "6000",
     "13164": "13164",
 }
+LISTS = "train_test_split"
 DRAWS = 10
 PUBLISHED = {"train images": 113_346, "train identities": 13_164}
 PUBLISHED_TEST = {"small": 6_493, "medium": 13_377, "large": 19_777}
@@ -60,15 +61,14 @@ def load_vehicleid(
     if draw is not None:
         check_count(draw, "draw", least=0)
     check_count(seed, "seed", least=0)
-    lists = "train_test_split"
-    marks = ("image", f"{lists}/train_list.txt", f"{lists}/test_list_{SIZES[size]}.txt")
+    marks = ("image", f"{LISTS}/train_list.txt")
     folder = find_root("VehicleID", root, marks, FOLDERS, OBTAIN)
     source = Source("vehicleid", folder, on_bad_image=on_bad_image, verify=verify)
-    test = sorted(_read(source, folder / marks[2]))
+    test = sorted(_read(source, _test_list(folder / LISTS, SIZES[size])))
     identities = np.array([image.identity for image in test], np.int64)
     chosen = random_gallery(identities, draw=draw or 0, seed=seed)
     sides = {
-        "train": _read(source, folder / marks[1]),
+        "train": _read(source, folder / LISTS / "train_list.txt"),
         "query": list(compress(test, ~chosen)),
         "gallery": list(compress(test, chosen)),
     }
@@ -83,19 +83,21 @@ def load_vehicleid(
     return source.finish(sides, protocol, published=published)
 
 
+def _test_list(lists: Path, size: str) -> Path:
+    # The published name, and that of some copies.
+    names = (f"test_list_{size}.txt", f"test_{size}.txt")
+    for name in names:
+        if (lists / name).exists():
+            return lists / name
+    raise FileNotFoundError(f"{lists / names[0]}: missing list of VehicleID")
+
+
 def _read(source: Source, path: Path) -> list[Listed]:
-    images = []
-    for number, fields in read_lines(path):
-        if len(fields) != 2:
-            source.problems.add(
-                "wrong field count",
-                path,
-                line=number,
-                value=" ".join(fields),
-                expected="image and identity",
-            )
-            continue
-        name = f"image/{fields[0].removesuffix('.jpg')}.jpg"
-        identity = source.number(fields[1], "identity", path, number)
-        images.append(Listed(name, identity, file=path.name, line=number))
-    return images
+    def parse(line: Line) -> Listed | None:
+        if len(line.fields) != 2:
+            return None
+        stem, identity = line.fields
+        number = source.number(identity, "identity", path, line.number)
+        return Listed(f"image/{stem.removesuffix('.jpg')}.jpg", number)
+
+    return source.read_list(path, parse, expected="image and identity")

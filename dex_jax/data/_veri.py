@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dex_jax._checks import check_choice
-from dex_jax.data._label_files import read_items, read_lines, whole_number
+from dex_jax.data._label_files import Line, read_items, read_lines, whole_number
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 from dex_jax.data._source import Listed, Source, find_root
 
@@ -67,32 +67,20 @@ def load_veri776(
 
 
 def _side(source: Source, side: str) -> list[Listed]:
-    listing = source.root / f"name_{side}.txt"
-    images = []
-    for number, fields in read_lines(listing):
-        match = NAME.fullmatch(fields[0])
+    def parse(line: Line) -> Listed | None:
+        match = NAME.fullmatch(line.fields[0])
         if match is None:
-            expected = "a name like 0001_c001_00000001_0.jpg"
-            source.problems.add(
-                "not an image of VeRi-776",
-                listing,
-                line=number,
-                value=fields[0],
-                expected=expected,
-            )
-            continue
+            return None
         identity, camera = int(match[1]), int(match[2])
-        images.append(
-            Listed(
-                f"image_{side}/{fields[0]}",
-                identity,
-                camera,
-                identity * 1000 + camera,
-                listing.name,
-                number,
-            )
-        )
-    return images
+        track = identity * 1000 + camera
+        return Listed(f"image_{side}/{line.fields[0]}", identity, camera, track)
+
+    return source.read_list(
+        source.root / f"name_{side}.txt",
+        parse,
+        kind="not an image of VeRi-776",
+        expected="a name like 0001_c001_00000001_0.jpg",
+    )
 
 
 def _with_tracks(source: Source, gallery: list[Listed]) -> list[Listed]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dex_jax._checks import check_choice
-from dex_jax.data._label_files import read_lines, whole_number
+from dex_jax.data._label_files import Line, read_lines, whole_number
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 from dex_jax.data._source import Listed, Source, find_root
 
@@ -69,29 +69,24 @@ def _read(
     path = next((p for p in paths if p.exists()), None)
     if path is None:
         raise FileNotFoundError(f"{paths[0]}: missing list of VERI-Wild")
-    images = []
-    for number, fields in read_lines(path):
+
+    def parse(line: Line) -> Listed | None:
         # 99001/990001[.jpg] [label from 0] [camera]; the folder is the identity.
-        stem = fields[0].removesuffix(".jpg")
+        stem = line.fields[0].removesuffix(".jpg")
         identity = whole_number(stem.split("/")[0])
-        if identity is None or stem.count("/") != 1 or len(fields) > 3:
-            source.problems.add(
-                "not an image of VERI-Wild",
-                path,
-                line=number,
-                value=" ".join(fields),
-                expected="identity/image",
-            )
-            continue
+        if identity is None or stem.count("/") != 1 or len(line.fields) > 3:
+            return None
         camera = cameras.get(stem, UNKNOWN)
-        if len(fields) == 3:
-            camera = source.number(fields[2], "camera", path, number)
+        if len(line.fields) == 3:
+            camera = source.number(line.fields[2], "camera", path, line.number)
         if camera == UNKNOWN:
             kind = "camera unknown (vehicle_info.txt has it)"
-            source.problems.add(kind, path, line=number, value=stem)
-        name = f"images/{stem}.jpg"
-        images.append(Listed(name, identity, camera, file=path.name, line=number))
-    return images
+            source.problems.add(kind, path, line=line.number, value=stem)
+        return Listed(f"images/{stem}.jpg", identity, camera)
+
+    return source.read_list(
+        path, parse, kind="not an image of VERI-Wild", expected="identity/image"
+    )
 
 
 def _cameras(source: Source) -> dict[str, int]:

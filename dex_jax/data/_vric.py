@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dex_jax.data._label_files import read_lines
+from dex_jax.data._label_files import Line
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
+from dex_jax.data._source import Listed, Source, find_root, keep_apart
 
 OBTAIN = "Its authors give it out for research only."
 SIDES = {"train": "train", "query": "probe", "gallery": "gallery"}
@@ -36,32 +36,22 @@ def load_vric(
     folder = find_root("VRIC", root, lists, ("VRIC",), OBTAIN)
     source = Source("vric", folder, on_bad_image=on_bad_image, verify=verify)
     sides = {side: _read(source, word) for side, word in SIDES.items()}
-    behind = 1 + max((image.identity for image in sides["train"]), default=0)
-    for side in ("query", "gallery"):
-        sides[side] = [i._replace(identity=i.identity + behind) for i in sides[side]]
-    return source.finish(sides, Protocol("VRIC single shot"), published=PUBLISHED)
+    return source.finish(
+        keep_apart(sides), Protocol("VRIC single shot"), published=PUBLISHED
+    )
 
 
 def _read(source: Source, word: str) -> list[Listed]:
     path = source.root / f"vric_{word}.txt"
-    images = []
-    for number, fields in read_lines(path):
-        if len(fields) != 3:
-            source.problems.add(
-                "wrong field count",
-                path,
-                line=number,
-                value=" ".join(fields),
-                expected="image, identity and camera",
-            )
-            continue
-        images.append(
-            Listed(
-                f"{word}_images/{fields[0]}",
-                source.number(fields[1], "identity", path, number),
-                source.number(fields[2], "camera", path, number),
-                file=path.name,
-                line=number,
-            )
+
+    def parse(line: Line) -> Listed | None:
+        if len(line.fields) != 3:
+            return None
+        name, identity, camera = line.fields
+        return Listed(
+            f"{word}_images/{name}",
+            source.number(identity, "identity", path, line.number),
+            source.number(camera, "camera", path, line.number),
         )
-    return images
+
+    return source.read_list(path, parse, expected="image, identity and camera")

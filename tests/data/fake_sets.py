@@ -181,8 +181,8 @@ def vehicleid(root: Path) -> Path:
     split = root / "train_test_split"
     text(split / "train_list.txt", [f"{n} {i}" for n, i in train])
     text(split / "test_list_800.txt", [f"{n} {i}" for n, i in test])
-    # Some copies write the suffix.
-    text(split / "test_list_1600.txt", [f"{n}.jpg {i}" for n, i in test])
+    # Some copies write the suffix, under another name.
+    text(split / "test_1600.txt", [f"{n}.jpg {i}" for n, i in test])
     return root
 
 

@@ -33,7 +33,14 @@ def test_labels_tracks_and_names(root):
 
 
 def test_the_root_may_be_a_folder_above(root):
-    assert load_cityflow(root.parent).source == load_cityflow(root).source
+    source = load_cityflow(root).source
+    assert load_cityflow(root.parent).source == source
+    for name in ("aic19-track2-reid", "AIC20_track2/AIC20_ReID", "AIC21_Track2_ReID"):
+        (root.parent / name).parent.mkdir(exist_ok=True)
+        root = root.rename(root.parent / name)
+        above = root.parents[name.count("/")]
+        assert load_cityflow(above).source == source
+        root = root.rename(above / "AIC20_ReID")
 
 
 def test_what_is_defective_is_said(root):

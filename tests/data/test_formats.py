@@ -108,7 +108,9 @@ def test_vehicleid_draws_one_gallery_image_of_each_identity(tmp_path):
     assert again.gallery.names == data.gallery.names
     galleries = {load_vehicleid(root, draw=draw).gallery.names for draw in range(8)}
     assert len(galleries) > 2
-    # The list with suffixes names the same images.
+    with pytest.raises(FileNotFoundError, match=r"test_list_2400\.txt: missing list"):
+        load_vehicleid(root, size="large")
+    # The list with suffixes, which some copies call by a shorter name.
     assert load_vehicleid(root, size="medium").gallery.names == data.gallery.names
 
 
