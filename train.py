@@ -172,7 +172,7 @@ def train(job: Job) -> None:
         )
         step = start
         with closing(journal), closing(_readable(road)) as road:
-            for batch in road:
+            for batch in journal.waits(road):
                 if step >= job.steps or agreed(job, step, stop()):
                     break
                 state, figures = job.step(state, *_to_devices(job, batch))
@@ -216,6 +216,7 @@ def record(
     if step % job.config.run.log_steps == 0 or step == job.steps:
         scalars = {k: float(v) for k, v in values.items() if v.ndim == 0}
         scalars["images_per_second"] = journal.rate()
+        scalars["data_wait"] = journal.data_wait()
         journal.row(TRAIN, step, scalars, values["part_loss"].tolist())
 
 
@@ -365,8 +366,9 @@ def _farewell(
         )
         return
     journal.say(
-        f"done: {job.steps} steps in {clock(seconds)}, best validation mAP "
-        f"{100 * best:.1f}. Next: python evaluate.py --workdir {job.workdir}"
+        f"done: {job.steps} steps in {clock(seconds)} ({journal.waited / seconds:.1%} "
+        f"of it waiting for images), best validation mAP {100 * best:.1f}. "
+        f"Next: python evaluate.py --workdir {job.workdir}"
     )
 
 

@@ -4,12 +4,15 @@ import csv
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
+
+T = TypeVar("T")
 
 TRAIN, VALIDATION = "metrics.csv", "validation.csv"
 _QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
@@ -45,7 +48,8 @@ class Journal:
         )
         self._folder = Path(workdir)
         self._steps, self._batch = steps, batch_size
-        self._times: deque[tuple[int, float]] = deque(maxlen=50)
+        self.waited = 0.0  # seconds for data, in all
+        self._times: deque[tuple[int, float, float]] = deque(maxlen=50)
         self._said = 0.0
         self._board = None
         if active:
@@ -69,10 +73,18 @@ class Journal:
         """Prints one line above the bar."""
         self.console.print(text, markup=False)
 
+    def waits(self, batches: Iterable[T]) -> Iterator[T]:
+        """Hands batches on and counts how long each was waited for."""
+        begin = time.monotonic()
+        for batch in batches:
+            self.waited += time.monotonic() - begin
+            yield batch
+            begin = time.monotonic()
+
     def tick(self, step: int, loss: float) -> None:
         """Counts a finished step and shows loss, rate and remaining time."""
         now = time.monotonic()
-        self._times.append((step, now))
+        self._times.append((step, now, self.waited))
         text = f"loss {loss:.3f}  {self.rate():.1f} images/s  {self._eta(step)} left"
         self._bar.update(self._task, completed=step, description=text)
         if not self.console.is_terminal and (
@@ -89,8 +101,15 @@ class Journal:
         """Images a second over the last steps; 0 before two steps are done."""
         if len(self._times) < 2:
             return 0.0
-        (first, begin), (last, end) = self._times[0], self._times[-1]
+        (first, begin, _), (last, end, _) = self._times[0], self._times[-1]
         return (last - first) * self._batch / max(end - begin, 1e-9)
+
+    def data_wait(self) -> float:
+        """Share of the time of the last steps spent waiting for data, in [0, 1]."""
+        if len(self._times) < 2:
+            return 0.0
+        (_, begin, before), (_, end, after) = self._times[0], self._times[-1]
+        return min((after - before) / max(end - begin, 1e-9), 1.0)
 
     def _eta(self, step: int) -> str:
         rate = self.rate()

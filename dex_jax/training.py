@@ -22,10 +22,10 @@ from jax.tree_util import Partial
 from dex_jax import losses, models
 from dex_jax._optimizer import learning_rate as learning_rate
 from dex_jax._optimizer import optimizer as optimizer
+from dex_jax._partition_loss import Metrics
+from dex_jax._partition_loss import partition_loss as partition_loss
 from dex_jax.data import augment
 from dex_jax.models import parts as layouts
-
-Metrics: TypeAlias = dict[str, jax.Array]
 
 
 class Network(NamedTuple):
@@ -134,64 +134,6 @@ def describe_images(
     return layouts.descriptor(embeddings)
 
 
-def partition_loss(
-    embeddings: jax.Array,
-    logits: jax.Array,
-    labels: jax.Array,
-    *,
-    local_parts: int,
-    epsilon: float = 0.1,
-    margin: float | None = 1.2,
-    cross_entropy_weight: float = 2.0,
-    triplet_weight: float = 1.0,
-) -> tuple[jax.Array, Metrics]:
-    """The paper's loss over all parts: 2 * cross-entropy + 1 * triplet (section 3.1).
-
-    Both terms act on every part; each is the mean over the local parts plus the mean
-    over the global ones.
-
-    Args:
-        embeddings: `[B, P, D]` before batch norm, locals first.
-        logits: `[B, P, C]`.
-        labels: `[B]` int32 in [0, C).
-        local_parts: how many of the P parts are local.
-        epsilon: label smoothing (eq. 2).
-        margin: of the triplet loss (eq. 3); None is the soft margin.
-        cross_entropy_weight: weight of eq. 1.
-        triplet_weight: weight of eq. 3.
-
-    Returns:
-        The loss and its pieces: `cross_entropy`, `triplet` (scalars) and `part_loss`
-        `[P]`.
-
-    Example:
-        >>> e, l = jnp.ones((2, 1, 3)), jnp.zeros((2, 1, 4))
-        >>> value, _ = partition_loss(e, l, jnp.array([0, 1]), local_parts=0)
-        >>> round(float(value), 2) == round(2 * float(jnp.log(4)) + 1.2, 2)
-        True
-    """
-
-    def part_terms(embedding: jax.Array, logit: jax.Array):
-        return (
-            losses.label_smoothed_cross_entropy(logit, labels, epsilon=epsilon),
-            losses.batch_hard_triplet(embedding, labels, margin=margin),
-        )
-
-    cross_entropy, triplet = jax.vmap(part_terms, in_axes=1)(embeddings, logits)  # [P]
-
-    def both_means(term: jax.Array) -> jax.Array:
-        groups = [term[:local_parts], term[local_parts:]]
-        return jnp.stack([jnp.mean(g) for g in groups if g.size]).sum()
-
-    per_part = cross_entropy_weight * cross_entropy + triplet_weight * triplet
-    metrics = {
-        "cross_entropy": both_means(cross_entropy),
-        "triplet": both_means(triplet),
-        "part_loss": per_part,
-    }
-    return both_means(per_part), metrics
-
-
 def describer(graphdef: Any) -> Callable[[Any, Any], Partial]:
     """Makes `(params, stats) -> apply`, apply as `dex_jax.extraction` wants it.
 
@@ -232,7 +174,7 @@ def cost(step: Step, state: TrainState, *, batch_size: int, image_size: int) -> 
     """
     shape = (batch_size, image_size, image_size, 3)
     compiled = (
-        jax.jit(step, donate_argnums=0)
+        jax.jit(step, donate_argnums=0, compiler_options=_compiler_options())
         .lower(
             state,
             jax.ShapeDtypeStruct(shape, jnp.uint8),
@@ -361,7 +303,9 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
-def state_shardings(state: Any, mesh: Mesh, *, shard_parameters: bool = False) -> Any:
+def state_shardings(
+    state: Any, mesh: Mesh, *, shard_parameters: bool = False, smallest: int = 2**14
+) -> Any:
     """Where each leaf of the state lives.
 
     Args:
@@ -369,13 +313,14 @@ def state_shardings(state: Any, mesh: Mesh, *, shard_parameters: bool = False) -
         mesh: from `data_mesh`.
         shard_parameters: split every large leaf (parameters and their optimizer
             moments) along its longest divisible axis instead of copying it.
+        smallest: values that a leaf must have to be split.
     """
     size = mesh.shape["data"]
 
     def place(leaf: Any) -> NamedSharding:
         axes: list[str | None] = [None] * leaf.ndim
         wide = [a for a in range(leaf.ndim) if leaf.shape[a] % size == 0]
-        if shard_parameters and leaf.size >= 2**14 and wide:
+        if shard_parameters and leaf.size >= smallest and wide:
             axes[max(wide, key=lambda a: leaf.shape[a])] = "data"
         return NamedSharding(mesh, PartitionSpec(*axes))
 
@@ -390,4 +335,16 @@ def compile_step(step: Step, mesh: Mesh, shardings: Any) -> Step:
         in_shardings=(shardings, batch, batch),
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
+        compiler_options=_compiler_options(),
     )
+
+
+def _compiler_options() -> dict[str, str]:
+    """What keeps recomputed values apart from the kept ones on a CPU.
+
+    XLA's CPU compiler takes away the barriers between them first, so that blocks to be
+    computed again are all computed early, or merged with what they should replace.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"}

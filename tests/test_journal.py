@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -73,6 +74,23 @@ def test_a_pause_is_not_in_the_rate(tmp_path: Path):
     made.pause()
     assert made.rate() == 0
     made.close()
+
+
+def test_waiting_for_data_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moments = iter([0.0, 3.0, 4.0, 4.0, 5.0, 8.0])
+    clock = SimpleNamespace(monotonic=lambda: next(moments))
+    monkeypatch.setattr("dex_jax._journal.time", clock)
+    made = Journal(tmp_path, steps=2, start=0, batch_size=4, active=False)
+    batches = made.waits("ab")
+    assert next(batches) == "a"  # from 0 to 3
+    made.tick(1, 1.0)  # at 4
+    assert made.data_wait() == 0
+    assert next(batches) == "b"  # from 4 to 5
+    made.tick(2, 1.0)  # at 8
+    assert made.data_wait() == 0.25
+    assert made.waited == 4
+    made.pause()
+    assert made.data_wait() == 0
 
 
 def test_the_other_processes_are_silent(tmp_path: Path):

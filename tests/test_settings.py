@@ -51,7 +51,11 @@ def test_configs_are_in_range_and_build(name: str):
     [
         ("epochs", 0, r"config\.epochs: expected a whole number of at least 1, got 0"),
         ("augment.flip", 1.5, r"config\.augment\.flip: .* at most 1, got 1\.5"),
-        ("loss.margin", -1.0, r"config\.loss\.margin: .* or None .*, got -1\.0"),
+        ("loss.margin", -1.0, r"config\.loss\.margin: .* at least 0, got -1\.0"),
+        ("loss.circle_margin", 1.5, r"loss\.circle_margin: .* at most 1, got 1\.5"),
+        ("loss.angular_margin", 2.0, r"loss\.angular_margin: .* at most 1\.57"),
+        ("loss.angular_scale", 0.0, r"angular_scale: expected a number above 0"),
+        ("model.pooling", "mean", "one of 'max', 'gem', got 'mean'"),
         ("optimizer.learning_rate", 0.0, r"learning_rate: expected a number above 0"),
         ("optimizer.learning_rate", float("nan"), "learning_rate: .* got nan"),
         ("model.trunk_split", "stage5", "one of 'none', 'stage4', 'stage3.1', got"),

@@ -83,7 +83,8 @@ def refused(environment: dict[str, str], *flags: str) -> str:
 def figures(workdir: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
     with (workdir / name).open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in rows]
+    timed = {"images_per_second", "data_wait"}
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
 
 
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
@@ -112,6 +113,10 @@ def test_a_run_tells_its_story_and_keeps_its_records(whole):
     rows = figures(workdir)
     assert [int(r["step"]) for r in rows] == list(range(1, len(rows) + 1))
     assert {"loss", "learning_rate", "gradient_norm", "part_16"} <= set(rows[0])
+    assert "of it waiting for images" in text
+    with (workdir / "metrics.csv").open(newline="") as handle:
+        waits = [float(row["data_wait"]) for row in csv.DictReader(handle)]
+    assert all(0 <= wait <= 1 for wait in waits)
     checked = figures(workdir, "validation.csv")
     assert len(checked) == 2
     assert 0 <= float(checked[-1]["mean_ap"]) <= 1

@@ -87,6 +87,9 @@ def build(
     last_stride: int = 1,
     expected_parts: int | None = None,
     dtype: DTypeLike | None = None,
+    pooling: str = "max",
+    classifier: str = "linear",
+    remat: bool = False,
     rngs: nnx.Rngs | int | None = 0,
     **options: Any,
 ) -> PartitionNetwork:
@@ -130,6 +133,13 @@ def build(
         expected_parts: refuse a layout with another number of parts.
         dtype: as for `backbone`; linear layers and batch norms of the parts are always
             float32.
+        pooling: "max" (the paper's) or "gem": the generalised mean with a power for
+            each branch, learned from 3 on.
+        classifier: "linear", or "cosine": logits are the cosines between a part's
+            batch-normalised embedding and the class's weights, as an angular margin
+            wants them.
+        remat: gradients compute the inside of each block again rather than keep it:
+            far less memory for one more forward pass; values stay the same.
         rngs: as for `backbone`.
         **options: as for `backbone`.
 
@@ -155,11 +165,20 @@ def build(
     """
     check_count(num_classes, "num_classes", least=2)
     check_count(dim, "dim")
+    check_choice(pooling, "pooling", ("max", "gem"))
+    check_choice(classifier, "classifier", ("linear", "cosine"))
     plan = _plan(name, last_stride, dtype, options)
     cuts = layout(parts, expected_parts=expected_parts)
     return initialise(
         lambda: PartitionNetwork(
-            plan, cuts, num_classes=num_classes, dim=dim, trunk_split=trunk_split
+            plan,
+            cuts,
+            num_classes=num_classes,
+            dim=dim,
+            trunk_split=trunk_split,
+            pooling=pooling,
+            classifier=classifier,
+            remat=remat,
         ),
         rngs,
     )

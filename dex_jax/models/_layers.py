@@ -59,6 +59,29 @@ def largest(x: jax.Array, *, axis: int) -> jax.Array:
     return jnp.sum(jnp.where(here, x, 0), axis=axis, dtype=x.dtype)
 
 
+def generalized_mean(x: jax.Array, *, power: jax.Array, axis: int) -> jax.Array:
+    """GeM: `mean(x ** power) ** (1 / power)` along an axis.
+
+    Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human
+    Annotation", TPAMI 2019, equation 3. A power of 1 is the mean and a large one nears
+    the maximum; below 1 it is held at 1. Values below 1e-6 count as 1e-6 and have no
+    gradient. Taken through logarithms, which no power drives out of range; the result
+    is at least float32.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([1.0, 2.0, 3.0])
+        >>> round(float(generalized_mean(x, power=jnp.array(3.0), axis=0)) ** 3, 3)
+        12.0
+    """
+    x = widen(x)
+    # Not jnp.maximum, whose gradient can be lost as that of jnp.max (see `largest`).
+    x = jnp.where(x > 1e-6, x, 1e-6)
+    power = jnp.where(power > 1, power, 1)
+    total = jax.nn.logsumexp(power * jnp.log(x), axis=axis)
+    return jnp.exp((total - jnp.log(x.shape[axis])) / power)
+
+
 class Conv(nnx.Module):
     """A convolution; `padding` is a number of pixels on every side or "SAME".
 

@@ -25,20 +25,26 @@ class PartitionNetwork(nnx.Module):
         num_classes: int,
         dim: int,
         trunk_split: str,
+        pooling: str = "max",
+        classifier: str = "linear",
+        remat: bool = False,
     ):
         cut = _cut(plan, trunk_split)
         self.parts = layout
         self.channels = plan.channels
         self.stride = plan.stride
-        self.trunk = Chain(plan.units[:cut])
+        self.trunk = Chain(plan.units[:cut], remat=remat)
         self.branches = nnx.Dict(
             {
-                f"branch{index + 1}": Chain(plan.units[cut:])
+                f"branch{index + 1}": Chain(plan.units[cut:], remat=remat)
                 for index in range(layout.num_global if cut < len(plan.units) else 0)
             }
         )
+        gem = pooling == "gem"
+        self.power = constant((layout.num_global,), 3.0) if gem else None
         self.embed = PartEmbedding(layout.widths(plan.channels), dim)
         self.neck = BatchNorm((layout.num_parts, dim), use_bias=False)
+        self.cosine = classifier == "cosine"
         self.classifier = normal((layout.num_parts, dim, num_classes), 0.001)
 
     def __call__(
@@ -50,8 +56,14 @@ class PartitionNetwork(nnx.Module):
         if self.branches:
             names = (f"branch{index + 1}" for index in range(len(maps)))
             maps = [self.branches[name](shared, key=key) for name in names]
+        power = None if self.power is None else self.power[...]
         pooled = [
-            pool(feature_map, cuts, branch=branch)
+            pool(
+                feature_map,
+                cuts,
+                branch=branch,
+                power=None if power is None else power[branch],
+            )
             for branch, (feature_map, cuts) in enumerate(
                 zip(maps, self.parts.branches, strict=True)
             )
@@ -59,7 +71,10 @@ class PartitionNetwork(nnx.Module):
         local = [part for parts in pooled for part in parts[:-1]]
         embeddings = self.embed([*local, *[parts[-1] for parts in pooled]])
         features = self.neck(embeddings)
-        logits = jnp.einsum("bpd,pdc->bpc", features, self.classifier[...])
+        weights = self.classifier[...]
+        if self.cosine:
+            features, weights = _unit(features, axis=2), _unit(weights, axis=1)
+        logits = jnp.einsum("bpd,pdc->bpc", features, weights)
         return embeddings, logits
 
 
@@ -90,6 +105,12 @@ class PartEmbedding(nnx.Module):
             rows |= {p: y[:, index] for index, p in enumerate(members)}
         stacked = jnp.stack([rows[p] for p in range(len(self.widths))], axis=1)
         return stacked + self.bias[...][None]
+
+
+def _unit(x: jax.Array, *, axis: int) -> jax.Array:
+    """Vectors along an axis at length 1; a zero vector stays zero."""
+    square = jnp.sum(x * x, axis=axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.where(square > 1e-24, square, 1e-24))
 
 
 def _cut(plan: Plan, trunk_split: str) -> int:

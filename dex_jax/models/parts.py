@@ -6,6 +6,7 @@ each axis; every piece is a local part, and the whole map is the branch's global
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dex_jax._checks import check_count
-from dex_jax.models._layers import largest
+from dex_jax.models._layers import generalized_mean, largest
 
 Cuts = tuple[int, int, int]
 
@@ -120,13 +121,21 @@ def bounds(size: int, pieces: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def pool(feature_map: jax.Array, cuts: Cuts, *, branch: int = 0) -> list[jax.Array]:
-    """Global max pool of every part of one branch.
+def pool(
+    feature_map: jax.Array,
+    cuts: Cuts,
+    *,
+    branch: int = 0,
+    power: jax.Array | None = None,
+) -> list[jax.Array]:
+    """Global pool of every part of one branch: the maximum, as in the paper, or GeM.
 
     Args:
         feature_map: `[B, h, w, C]`.
         cuts: `(channel, height, width)`.
         branch: its index, for the error message.
+        power: of the generalised mean `mean(x ** power) ** (1 / power)`, a scalar;
+            None takes the maximum.
 
     Returns:
         The local parts `[B, C / channel]` in order, then the global part `[B, C]`.
@@ -148,13 +157,20 @@ def pool(feature_map: jax.Array, cuts: Cuts, *, branch: int = 0) -> list[jax.Arr
             f"into {width}, but the feature map is {h} x {w}; use larger images, a "
             "smaller stride (last_stride=1) or fewer cuts"
         )
+    reduce = (
+        partial(largest, axis=1)
+        if power is None
+        else partial(generalized_mean, power=power, axis=1)
+    )
     regions = [
-        largest(feature_map[:, top:bottom, left:right].reshape(B, -1, C), axis=1)
+        reduce(feature_map[:, top:bottom, left:right].reshape(B, -1, C))
         for (top, bottom), (left, right) in product(bounds(h, height), bounds(w, width))
     ]
     chunk = C // channel
     local = [r[:, c * chunk : (c + 1) * chunk] for c in range(channel) for r in regions]
-    return [*local, largest(jnp.stack(regions), axis=0)]
+    if power is None:
+        return [*local, largest(jnp.stack(regions), axis=0)]
+    return [*local, reduce(feature_map.reshape(B, -1, C))]
 
 
 def descriptor(embeddings: jax.Array) -> jax.Array:
