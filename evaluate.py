@@ -39,10 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(flags: argparse.Namespace) -> None:
     """The story of one evaluation."""
     check_flags(flags)
-    table = report.rows_for(flags.rerank)
+    table = report.rows_for(flags.rerank or "table6")
     for row in table.rows:
         rerank.parse(row.chain)
-    grid = report.read_sweep(flags.sweep, chain=flags.rerank) if flags.sweep else None
+    grid = (
+        report.read_sweep(flags.sweep, chain=flags.rerank or "table6")
+        if flags.sweep
+        else None
+    )
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
     folder = Path(flags.out or Path("reports") / source.name)
@@ -121,7 +125,16 @@ def open_source(flags: argparse.Namespace) -> Source:
 def check_flags(flags: argparse.Namespace) -> None:
     """Refuses flags that another flag leaves without effect."""
     idle = {
-        "score": ("submission", "sweep", "explain", "export"),
+        "score": (
+            "rerank",
+            "submission",
+            "sweep",
+            "explain",
+            "export",
+            "out",
+            "force",
+            "brief",
+        ),
         "embeddings": (
             "workdir",
             "which",
@@ -136,6 +149,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         for other in others if getattr(flags, given) else ():
             if getattr(flags, other):
                 raise ValueError(f"--{other}: has no effect with --{given}")
+    if flags.export and flags.export.suffix != ".npz":
+        raise ValueError(
+            f"--export: expected a name ending in .npz, got {flags.export}"
+        )
+    for name in ("submission", "export"):
+        if (path := getattr(flags, name)) and path.is_dir():
+            raise ValueError(f"--{name}: {path} is a folder, expected a file's name")
     for name in ("num_query", "images"):
         if getattr(flags, name) is not None and not flags.embeddings:
             raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
@@ -217,7 +237,7 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rerank", default="table6", help="a chain, 'none', or table2 ... table6")
+    add("--rerank", help="a chain, 'none', or table2 ... table6, the default")
     add("--workdir", type=_paths, help="DIR[,DIR...]; default: the newest under runs/")
     add("--which", choices=("best", "last"), help="checkpoint, default: best")
     add(
@@ -261,7 +281,10 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"expected words between commas, got {text!r}")
+    return words
 
 
 def _paths(text: str) -> list[Path]:
@@ -269,7 +292,10 @@ def _paths(text: str) -> list[Path]:
 
 
 def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in _words(text))
+    try:
+        return tuple(float(word) for word in _words(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers, got {text!r}") from None
 
 
 if __name__ == "__main__":

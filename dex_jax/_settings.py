@@ -114,16 +114,17 @@ def validate(config: Config) -> None:
     """Checks every setting of a config at once.
 
     Raises:
-        ValueError: settings out of range, or that do not go together; names each with
-            its value and what was expected.
+        ValueError: settings that are missing, out of range, or do not go together;
+            names each with its value and what was expected.
     """
     faults = []
     for name, (expected, fits) in _RULES.items():
         section, _, field = name.rpartition(".")
-        holder = config[section] if section else config
-        value = holder[field]
-        if not fits(value):
-            faults.append(f"config.{name}: expected {expected}, got {value!r}")
+        holder = config.get(section, {}) if section else config
+        if field not in holder:
+            faults.append(f"config.{name}: is missing, expected {expected}")
+        elif not fits(holder[field]):
+            faults.append(f"config.{name}: expected {expected}, got {holder[field]!r}")
     if not faults and config.batch.ids_per_batch % config.optimizer.accumulate:
         faults.append(
             "config.optimizer.accumulate: expected a divisor of "

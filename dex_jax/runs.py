@@ -224,9 +224,14 @@ def load_run(workdir: str | Path, *, which: str = "best") -> Run:
 
     Raises:
         FileNotFoundError: no run, or one without a checkpoint.
+        ValueError: its config lacks settings, as that of an older version does.
         CheckpointError: there are checkpoints and none can be read.
     """
     config = load_config(workdir)
+    try:
+        validate(config)
+    except ValueError as error:
+        raise ValueError(f"{workdir}: {CONFIG} is of no use here:\n{error}") from None
     classes = _read_json(Path(workdir) / CLASSES)
     network, transform, _ = build_training(
         config, num_classes=classes["num_classes"], steps_per_epoch=1, shapes=True

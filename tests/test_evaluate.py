@@ -157,10 +157,14 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
         (("--rerank", "none", "--explain", "99"), "row below 6, got '99'"),
         (("--rerank", "none", "--images", "nowhere"), "60 of the named images are not"),
         (("--rerank", "none", "--num_query", "3"), "only a single .npy is split"),
-        (("--rerank", "none", "--score", "none.txt"), "none.txt: no such submission"),
+        (("--score", "none.txt"), "none.txt: no such submission"),
         (("--rerank", "none", "--top", "0"), "top: expected at least 1"),
         (("--workdir", "runs/a"), "--workdir: has no effect with --embeddings"),
         (("--score", "a.txt", "--sweep", "x"), "--sweep: has no effect with --score"),
+        (("--score", "a.txt", "--out", "x"), "--out: has no effect with --score"),
+        (("--on_bad_image", "skip"), "--on_bad_image: has no effect with --embeddings"),
+        (("--export", "e.npy"), "--export: expected a name ending in .npz, got e.npy"),
+        (("--submission", "."), "--submission: . is a folder, expected a file's name"),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_work(run, tmp_path, flags, message):
@@ -181,6 +185,26 @@ def test_bad_files_are_named(run, tmp_path):
     assert code == 2 and "no trained run under runs/" in err
     code, _, err = run("--images", "pictures", embeddings=None)
     assert code == 2 and "--images: belongs to --embeddings" in err
+
+
+def test_words_of_another_form_are_refused(run, capsys):
+    for flags, message in (
+        (("--embeddings", ""), "--embeddings: expected words between commas, got ''"),
+        (("--workdir", "a,,b"), "--workdir: expected words between commas, got 'a,,b'"),
+        (("--scales", "1,x"), "--scales: expected numbers, got '1,x'"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*flags, embeddings=None)
+        assert message in capsys.readouterr().err
+
+
+def test_a_gallery_of_one_vehicle_has_no_threshold(run, tmp_path):
+    file = make_file(identities=1)
+    save(file, tmp_path / "one.npz")
+    code, out, err = run("--rerank", "dex(k=3)", embeddings=str(tmp_path / "one.npz"))
+    assert (code, err) == (0, "") and "baseline: mAP 100.0" in out
+    found = json.loads((tmp_path / "reports" / "one" / "report.json").read_text())
+    assert "verification" not in found["results"][0]
 
 
 def test_files_are_averaged_only_when_they_name_the_same_images(run, path, tmp_path):

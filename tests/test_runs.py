@@ -36,6 +36,18 @@ def test_bad_images_are_left_out_and_counted_where_the_config_says_so(config):
         runs.load_data(config, on_bad_image="error")
 
 
+def test_a_run_of_an_older_config_is_refused_by_name(config, tmp_path):
+    config.name = "old"
+    del config.data["on_bad_image"]
+    runs.save_config(tmp_path / "run", config)
+    with pytest.raises(
+        ValueError,
+        match=r"run: config\.json is of no use here:\nconfig"
+        r"\.data\.on_bad_image: is missing, expected one of 'error'",
+    ):
+        runs.load_run(tmp_path / "run")
+
+
 def test_options_of_the_loader_and_kind_of_hold_out(config, tmp_path):
     (tmp_path / "query.txt").write_text("6 96\n6 96\n7 97\n8 98\n")
     config.data.options = {"query_labels": str(tmp_path / "query.txt")}

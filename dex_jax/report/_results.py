@@ -53,7 +53,7 @@ class Result:
         ids: int32 `[Q, K]`, the first K <= 100 gallery rows of every query.
         scores: float32 `[Q, K]`.
         seconds: time of the chain, compilation included.
-        verification: thresholds; None without labels or dense scores.
+        verification: thresholds; None without labels, dense scores or two vehicles.
         cameras: mAP by pair of cameras; None without cameras or dense scores.
         note: what a reader of the figures must know, empty if nothing.
         draws: the figures of each random gallery, where the protocol repeats them;
@@ -132,7 +132,9 @@ def run_row(
     scored = score(ranked, file, protocol)
     verification = cameras = None
     if isinstance(ranked, np.ndarray):
-        verification = verify(*pair_scores(ranked, file, protocol))
+        genuine, impostor = pair_scores(ranked, file, protocol)
+        if genuine.size and impostor.size:
+            verification = verify(genuine, impostor)
         cameras = camera_matrix(ranked, file, protocol)
     result = Result(
         row, scored, None, ids, scores, seconds, verification, cameras, note
