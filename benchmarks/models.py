@@ -1,28 +1,39 @@
 """Forward and training step of two backbones, ours beside PyTorch in one run.
 
 Command: `python -m benchmarks.models [--size 128] [--batch 8]`, in an
-environment that has `torch`. ResNet50-IBN-a is written out below for PyTorch as its
-authors define it; both sides run the same network without a classifier and a loss that
-is the sum of squares. Each side runs in a process of its own and reports processor
-seconds (all threads) beside wall time: on a busy machine the former is the sounder.
+environment that has `torch`. PyTorch's networks are in `benchmarks.torch_networks`;
+both sides run one set of weights, which goes over as the safetensors file that
+`save_torch_weights` writes, and the largest difference between their feature maps is
+printed. The loss is the mean square of the map, the update a plain gradient step.
+PyTorch runs in its own layout (NCHW) and with channels last. Every side runs in a
+process of its own with all cores; figures are medians, memory is the process's peak.
+Processor seconds (all threads) stand beside wall time for busy machines.
 """
 
 import argparse
 import functools
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 NETWORKS = ("resnet50_ibn_a", "efficientnet_b1")
+SIDES = ("ours", "torch", "torch, channels last")
+
+Measured = dict[str, dict[str, float]]
 
 
 def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    """The fastest of several runs, wall and processor seconds."""
+    """Median wall and processor seconds of several runs after a first one."""
     run()
     walls, processors = [], []
     for _ in range(repeats):
@@ -30,19 +41,24 @@ def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
         run()
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor)
-    return {"wall": min(walls), "processor": min(processors)}
+    return {
+        "wall": statistics.median(walls),
+        "processor": statistics.median(processors),
+    }
 
 
 def ours(
-    name: str, images: np.ndarray, repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
+    name: str, images: np.ndarray, repeats: int, folder: Path
+) -> tuple[Measured, np.ndarray]:
     """Forward pass and training step (gradient and a plain update) in JAX."""
     import jax
     import jax.numpy as jnp
 
     from dex_jax import models
 
-    graphdef, params, stats = models.split(models.backbone(name, last_stride=1))
+    network = models.backbone(name, last_stride=1)
+    models.save_torch_weights(network, folder / f"{name}.safetensors")
+    graphdef, params, stats = models.split(network)
     x = jnp.asarray(images)
     forward = jax.jit(functools.partial(models.apply, graphdef, train=False))
 
@@ -52,80 +68,143 @@ def ours(
             y, new = models.apply(graphdef, params, stats, x, train=True)
             return jnp.mean(y * y), new
 
-        (_, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), stats
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), stats
 
-    return (
-        measure(lambda: jax.block_until_ready(forward(params, stats, x)), repeats),
-        measure(lambda: jax.block_until_ready(step(params, stats)), repeats),
-    )
+    features = np.asarray(forward(params, stats, x)[0]).transpose(0, 3, 1, 2)
+    measured = {
+        "forward": measure(
+            lambda: jax.block_until_ready(forward(params, stats, x)), repeats
+        ),
+        "step": measure(lambda: jax.block_until_ready(step(params, stats)), repeats),
+        "loss": {"wall": float(step(params, stats)[0])},
+    }
+    return measured, features
 
 
 def theirs(
-    name: str, images: np.ndarray, repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
+    name: str, images: np.ndarray, repeats: int, folder: Path, *, channels_last: bool
+) -> tuple[Measured, np.ndarray]:
     """The same in PyTorch."""
     from benchmarks import torch_networks
+    from dex_jax import models
 
     torch = torch_networks.torch
+    torch.set_num_threads(os.cpu_count() or 1)
     network = torch_networks.BUILDERS[name]()
+    weights = models.read_torch_checkpoint(folder / f"{name}.safetensors")
+    left = network.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in weights.items()}, strict=False
+    )
+    assert not left.unexpected_keys
+    assert all(key.endswith("num_batches_tracked") for key in left.missing_keys)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    losses = []
 
-    def forward() -> None:
+    def forward() -> Any:
         network.eval()
         with torch.inference_mode():
-            network(x)
+            return network(x)
 
     def step() -> None:
         network.train()
         optimizer.zero_grad()
-        network(x).square().mean().backward()
+        loss = network(x).square().mean()
+        loss.backward()
         optimizer.step()
+        losses.append(float(loss.detach()))
 
-    return measure(forward, repeats), measure(step, repeats)
+    features = forward().numpy()
+    measured = {"forward": measure(forward, repeats), "step": measure(step, repeats)}
+    return measured | {"loss": {"wall": losses[0]}}, features
 
 
-def one(side: str, name: str, size: int, batch: int, repeats: int) -> None:
+def one(
+    side: str, name: str, size: int, batch: int, repeats: int, folder: Path
+) -> None:
     """Measures one side and prints a line of JSON."""
     shape = (batch, size, size, 3)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    forward, step = {"ours": ours, "torch": theirs}[side](name, images, repeats)
+    if side == "ours":
+        measured, features = ours(name, images, repeats, folder)
+    else:
+        measured, features = theirs(
+            name, images, repeats, folder, channels_last="last" in side
+        )
+    np.save(folder / f"{name} {side}.npy", features)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"forward": forward, "step": step, "peak": peak}))
+    print(json.dumps(measured | {"peak": peak}))
+
+
+def _run(side: str, name: str, args: argparse.Namespace, folder: Path) -> Any:
+    command = [sys.executable, "-m", "benchmarks.models", "--one", side, name]
+    command += ["--folder", str(folder)]
+    for option in ("size", "batch", "repeats"):
+        command += [f"--{option}", str(getattr(args, option))]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(out.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Runs every pair in processes of their own and prints a table."""
+    """Runs every side in a process of its own and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--network", choices=NETWORKS, action="append")
     parser.add_argument("--one", nargs=2, metavar=("SIDE", "NETWORK"))
+    parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
     if args.one:
-        one(args.one[0], args.one[1], args.size, args.batch, args.repeats)
+        side, name = args.one
+        one(side, name, args.size, args.batch, args.repeats, args.folder)
         return
-    print("network          side   forward          step             peak GiB")
-    print("                        img/s  img/cpu-s img/s  img/cpu-s")
-    for name in NETWORKS:
-        for side in ("ours", "torch"):
-            command = [sys.executable, "-m", "benchmarks.models", "--one", side, name]
-            for option in ("size", "batch", "repeats"):
-                command += [f"--{option}", str(getattr(args, option))]
-            out = subprocess.run(command, capture_output=True, text=True, check=True)
-            result = json.loads(out.stdout.splitlines()[-1])
-            rates = [
-                args.batch / result[what][clock]
-                for what in ("forward", "step")
-                for clock in ("wall", "processor")
-            ]
-            print(
-                f"{name:16} {side:5} "
-                + " ".join(f"{rate:8.1f}" for rate in rates)
-                + f" {result['peak']:8.2f}",
-                flush=True,
-            )
+    print(f"batch {args.batch} x {args.size} x {args.size}, {os.cpu_count()} cores")
+    print(
+        "| network | side | forward img/s | per cpu-s | step img/s | per cpu-s |",
+        end="",
+    )
+    print(" peak GiB | map differs | loss differs | ours/it, forward | step |")
+    print("| --- " * 11 + "|")
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
+        for name in args.network or NETWORKS:
+            reference, expected = {}, np.zeros(0)
+            for side in SIDES:
+                result = _run(side, name, args, folder)
+                features = np.load(folder / f"{name} {side}.npy")
+                if side == "ours":
+                    reference, expected = result, features
+                print(
+                    _row(name, side, args.batch, result, features, reference, expected)
+                )
+
+
+def _row(
+    name: str,
+    side: str,
+    batch: int,
+    result: Any,
+    features: np.ndarray,
+    reference: Any,
+    expected: np.ndarray,
+) -> str:
+    rates = [
+        f"{batch / result[what][clock]:.1f}"
+        for what in ("forward", "step")
+        for clock in ("wall", "processor")
+    ]
+    differs = np.abs(features - expected).max() / np.abs(expected).max()
+    losses = [each["loss"]["wall"] for each in (result, reference)]
+    cells = [name, side, *rates, f"{result['peak']:.2f}", f"{differs:.0e}"]
+    cells.append(f"{abs(losses[0] - losses[1]) / losses[1]:.0e}")
+    for what in ("forward", "step"):
+        cells.append(f"{result[what]['wall'] / reference[what]['wall']:.2f}")
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

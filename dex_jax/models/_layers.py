@@ -7,12 +7,13 @@ that describing a network compiles nothing.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+from dex_jax.models._convolution import convolve, depthwise, explicit_pads, pointwise
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -86,9 +87,8 @@ class Conv(nnx.Module):
     """A convolution; `padding` is a number of pixels on every side or "SAME".
 
     "SAME" is TensorFlow's rule, where the odd pixel goes to the end: at stride 2 it
-    differs from the symmetric padding of a number. A 1 x 1 convolution is written as a
-    matrix product over the channels, whose gradient XLA computes three times faster on
-    a CPU.
+    differs from the symmetric padding of a number. Convolutions of 1 x 1 and those that
+    keep channels apart have forms of their own (`dex_jax.models._convolution`).
     """
 
     def __init__(
@@ -118,69 +118,16 @@ class Conv(nnx.Module):
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         if kernel.shape[:2] == (1, 1) and self.groups == 1:
             x = x[:, :: self.stride, :: self.stride]
-            x = jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+            x = pointwise(x, kernel[0, 0])
         else:
-            convolve = partial(
-                _convolve,
-                stride=self.stride,
-                padding=_pads(x, kernel, self.stride, self.padding),
-                groups=self.groups,
-            )
+            pads = explicit_pads(x, kernel, self.stride, self.padding)
             if self.groups == x.shape[-1] == kernel.shape[-1]:
-                shifted = partial(
-                    _depthwise, stride=self.stride, padding=convolve.keywords["padding"]
-                )
-                x = jax.lax.platform_dependent(x, kernel, cpu=shifted, default=convolve)
+                x = depthwise(x, kernel, self.stride, pads)
             else:
-                x = convolve(x, kernel)
+                x = convolve(x, kernel, self.stride, pads, groups=self.groups)
         if self.bias is None:
             return x
         return x + along_last(self.bias[...].astype(dtype), x.ndim)
-
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
-
-
-def _pads(x: jax.Array, kernel: jax.Array, stride: int, padding: int | str) -> Pads:
-    if isinstance(padding, int):
-        return (padding, padding), (padding, padding)
-    pads = jax.lax.padtype_to_pads(
-        x.shape[1:3], kernel.shape[:2], (stride, stride), padding
-    )
-    return (pads[0][0], pads[0][1]), (pads[1][0], pads[1][1])
-
-
-def _convolve(
-    x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pads, groups: int
-) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def _depthwise(
-    x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pads
-) -> jax.Array:
-    """A depthwise convolution as a sum of shifted maps.
-
-    XLA's own is 14 times slower on a CPU, and its gradient 5 times.
-    """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows, columns = kernel.shape[:2]
-    H = (x.shape[1] - rows) // stride + 1
-    W = (x.shape[2] - columns) // stride + 1
-    total = jnp.zeros((), x.dtype)
-    for i in range(rows):
-        for j in range(columns):
-            ends = (i + stride * (H - 1) + 1, j + stride * (W - 1) + 1)
-            tap = x[:, i : ends[0] : stride, j : ends[1] : stride]
-            total = total + tap * kernel[i, j].reshape(1, 1, 1, -1)
-    return total
 
 
 def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
