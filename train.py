@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
             dry_run(config)
             return
     folder = runs.lock(workdir) if jax.process_index() == 0 else nullcontext()
-    with plain_errors(runs.RunError, CheckpointError), folder:
+    with plain_errors(runs.RunError, CheckpointError, OSError), folder:
         with plain_errors(ValueError, FileNotFoundError):
             job = build(config, workdir)
         train(job)

@@ -1,6 +1,9 @@
 """Checkpoints: exact, atomic, checked, on any number of devices."""
 
+import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import chex
@@ -83,6 +86,40 @@ def test_a_damaged_newest_is_told_and_the_one_before_is_used(tmp_path: Path):
         again = kept.restore(state())
     assert again is not None
     chex.assert_trees_all_equal(again[1], state(5))
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Stands for a full disk: no file may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(tmp_path: Path):
+    noise = np.random.default_rng(0).standard_normal((256, 1024), np.float32)
+    like = {"w": jnp.zeros((256, 1024))}
+    kept = Checkpoints(tmp_path)
+    kept.save(1, {"w": jnp.asarray(noise)})
+    kept.wait()
+    full = pytest.raises(CheckpointError, match=r"checkpoint 2 .*Is the disk full")
+    with largest_file(2**16), full:
+        kept.save(2, {"w": jnp.asarray(2 * noise)})
+        kept.wait()
+    del kept  # the process ends; the next one finds what is on disk
+    with Checkpoints(tmp_path) as again:
+        found = again.restore(like)
+        assert found is not None
+        assert found[0] == 1
+        np.testing.assert_array_equal(found[1]["w"], noise)
+        again.save(2, {"w": jnp.asarray(2 * noise)})
+        again.wait()
+        later = again.restore(like)
+    assert later is not None
+    assert later[0] == 2
 
 
 def test_none_that_can_be_read_is_an_error_not_a_fresh_start(tmp_path: Path):
