@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         given.run(given)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -68,8 +68,10 @@ def _load(given: argparse.Namespace) -> ReidData:
     options = {}
     for text in given.option:
         key, separator, value = text.partition("=")
-        if not separator:
+        if not separator or not key:
             raise ValueError(f"--option: expected KEY=VALUE, got {text!r}")
+        if key in vars(given):
+            raise ValueError(f"--option: {key} is a flag of its own, --{key}")
         options[key] = _value(value)
     if given.on_bad_image is not None:
         options["on_bad_image"] = given.on_bad_image

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dex_jax._checks import check_choice
 from dex_jax.data._hold_out import REAL
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
 from dex_jax.data._manifest_table import (
@@ -17,7 +16,7 @@ from dex_jax.data._manifest_table import (
     note_row,
     read_table,
 )
-from dex_jax.data._problems import Problems
+from dex_jax.data._problems import Problems, check_reading
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
 
@@ -65,7 +64,7 @@ def load_manifest(
             f"{path}: no such manifest; give the table itself, a .csv file with the "
             f"columns {', '.join(COLUMNS)}"
         )
-    check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+    check_reading(on_bad_image, verify)
     problems = Problems(f"manifest {path}")
     rows = read_table(path, problems)
     folder = path.parent if image_root is None else Path(image_root)

@@ -3,7 +3,20 @@
 from collections import Counter
 from pathlib import Path
 
+from dex_jax._checks import check_choice
+
 SHOWN = 20
+
+
+def check_reading(on_bad_image: str, verify: object) -> None:
+    """Checks the two options of every loader.
+
+    Raises:
+        ValueError: another value.
+    """
+    check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+    if not isinstance(verify, bool):
+        raise ValueError(f"verify: expected True or False, got {verify!r}")
 
 
 class Problems:

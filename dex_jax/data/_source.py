@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dex_jax._checks import check_choice
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
 from dex_jax.data._label_files import Line, read_lines, whole_number
-from dex_jax.data._problems import Problems
+from dex_jax.data._problems import Problems, check_reading
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
 SIDES = ("train", "query", "gallery")
@@ -38,7 +37,7 @@ class Source:
     """
 
     def __init__(self, name: str, root: Path, *, on_bad_image: str, verify: bool):
-        check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+        check_reading(on_bad_image, verify)
         self.name = name
         self.root = root
         self.problems = Problems(f"{name} in {root}")
@@ -149,6 +148,9 @@ class Source:
     def _without_repeats(self, images: list[Listed]) -> list[Listed]:
         first: dict[str, Listed] = {}
         for image in images:
+            if ".." in image.name.split("/"):
+                kind = "image outside of the data set's folder"
+                self.problems.add(kind, image.file, line=image.line, value=image.name)
             other = first.setdefault(image.name, image)
             if other is not image:
                 self.problems.add(

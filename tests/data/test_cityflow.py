@@ -167,6 +167,14 @@ def test_a_broken_label_file(root):
         load_cityflow(root)
 
 
+def test_a_list_cannot_name_files_elsewhere(root):
+    (root.parent / "secret.jpg").write_bytes(fake_sets.PIXELS)
+    with (root / "name_query.txt").open("a") as stream:
+        stream.write("../../secret.jpg\n")
+    with pytest.raises(ValueError, match=r"name_query.txt, line 5: image outside of"):
+        load_cityflow(root)
+
+
 def test_a_wrong_folder_says_how_to_obtain_the_set(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train_label.xml, image_train") as one:
         load("cityflow", root=tmp_path)

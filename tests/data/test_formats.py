@@ -235,11 +235,13 @@ def test_bad_lines(tmp_path, tree, loader, file, line, message):
         ("vehicleid", {"size": "800"}, "size: expected one of 'small'"),
         ("vehicleid", {"draw": -1}, "draw: expected at least 0"),
         ("veriwild", {"size": 3000}, "size: expected one of 'small'"),
+        ("vric", {"verify": "maybe"}, "verify: expected True or False, got 'maybe'"),
         ("veri776", {"protocol": "B"}, "protocol: expected one of 'image'"),
         ("market1501", {"junk": "no"}, "junk: expected one of 'drop'"),
         ("vric", {"size": "small"}, "size: vric has no such option; it has on_bad"),
     ],
 )
 def test_bad_options(tmp_path, name, options, message):
+    fake_sets.vric(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(name, root=tmp_path, **options)

@@ -114,6 +114,15 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
     assert main(["describe", "vric", "--option", "size"]) == 2
     assert "--option: expected KEY=VALUE, got 'size'" in capsys.readouterr().err
+    assert main(["describe", "vric", "--option", "=size"]) == 2
+    assert "--option: expected KEY=VALUE, got '=size'" in capsys.readouterr().err
+    assert main(["describe", "vric", "--option", "root=a"]) == 2
+    assert "--option: root is a flag of its own, --root" in capsys.readouterr().err
+    root = fake_sets.vric(tmp_path / "sets")
+    below = root / "vric_train.txt" / "page.png"
+    where = ["describe", "vric", "--root", str(root), "--figure", str(below)]
+    assert main(where) == 2
+    assert "error: " in capsys.readouterr().err
     assert main(["manifest", str(tmp_path), "--out", str(tmp_path / "x.csv")]) == 2
     assert "at least one of --train" in capsys.readouterr().err
     with pytest.raises(SystemExit):
