@@ -53,7 +53,6 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (pixels @ kernel).reshape(*x.shape[:3], kernel.shape[1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """Every channel convolved by itself: `[B, H, W, C]` by `[h, w, 1, C]`.
 
@@ -64,6 +63,10 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.A
         >>> y[0, :, :, 0].tolist()
         [[9.0, 6.0], [6.0, 4.0]]
     """
+    return _by_channel(x, kernel, stride, pads)
+
+
+def _compute(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     return jax.lax.platform_dependent(
         x,
         kernel,
@@ -72,13 +75,13 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.A
     )
 
 
-def _depthwise_forward(
+def _forward(
     x: jax.Array, kernel: jax.Array, stride: int, pads: Pads
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return depthwise(x, kernel, stride, pads), (x, kernel)
+    return _compute(x, kernel, stride, pads), (x, kernel)
 
 
-def _depthwise_backward(
+def _backward(
     stride: int, pads: Pads, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def by_xla(
@@ -98,7 +101,8 @@ def _depthwise_backward(
     return jax.lax.platform_dependent(*kept, gradient, cpu=by_shifts, default=by_xla)
 
 
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_by_channel = jax.custom_vjp(_compute, nondiff_argnums=(2, 3))
+_by_channel.defvjp(_forward, _backward)
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:

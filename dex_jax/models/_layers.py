@@ -14,6 +14,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from dex_jax.models._convolution import convolve, depthwise, explicit_pads, pointwise
+from dex_jax.models._normalization import (
+    along_last,
+    moments,
+    normalize,
+    standardize,
+    widen,
+)
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -31,16 +38,6 @@ def normal(shape: Sequence[int], std: float) -> nnx.Param:
 def statistic(shape: Sequence[int], value: float) -> nnx.BatchStat:
     """A running statistic that starts at one value."""
     return nnx.BatchStat(jnp.zeros(tuple(shape)), start=("constant", value))
-
-
-def along_last(vector: jax.Array, ndim: int) -> jax.Array:
-    """Adds leading axes of size 1, so that `[C]` broadcasts along channels."""
-    return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
-
-
-def widen(x: jax.Array) -> jax.Array:
-    """At least float32: the type in which sums over many values are taken."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def largest(x: jax.Array, *, axis: int) -> jax.Array:
@@ -130,29 +127,6 @@ class Conv(nnx.Module):
         return x + along_last(self.bias[...].astype(dtype), x.ndim)
 
 
-def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over some axes, which stay with size 1."""
-    x = widen(x)
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
-
-
-def standardize(
-    x: jax.Array,
-    mean: jax.Array,
-    variance: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array | None,
-    epsilon: float,
-) -> jax.Array:
-    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, in the type of x."""
-    gain = along_last(scale, x.ndim) * jax.lax.rsqrt(variance + epsilon)
-    y = (widen(x) - mean) * gain
-    if bias is not None:
-        y = y + along_last(bias, x.ndim)
-    return y.astype(x.dtype)
-
-
 class BatchNorm(nnx.Module):
     """Batch normalisation over the leading axes; `shape` is what is kept apart.
 
@@ -185,16 +159,13 @@ class BatchNorm(nnx.Module):
             self.use_running_average = use_running_average
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kept = self.mean.shape
+        scale, bias = self.scale[...], None if self.bias is None else self.bias[...]
         if self.use_running_average:
             mean, variance = self.running(x.ndim)
-        else:
-            axes = tuple(range(x.ndim - len(kept)))
-            mean, variance = moments(x, axes)
-            count = x.size // self.mean.size
-            self.update(mean, variance, count)
-        bias = None if self.bias is None else self.bias[...]
-        return standardize(x, mean, variance, self.scale[...], bias, self.epsilon)
+            return standardize(x, mean, variance, scale, bias, self.epsilon)
+        y, mean, variance = normalize(x, scale, bias, epsilon=self.epsilon)
+        self.update(mean, variance, x.size // self.mean.size)
+        return y
 
     def running(self, ndim: int) -> tuple[jax.Array, jax.Array]:
         """The running mean and variance, ready to broadcast."""
@@ -230,27 +201,25 @@ class InstanceBatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         half, batch = self.half, self.BN
-        if batch.use_running_average:
-            image_mean, image_variance = moments(x[..., :half], (1, 2))
-            mean, variance = batch.running(x.ndim)
-        else:
-            image_mean, image_variance = moments(x, (1, 2))  # [B, 1, 1, C]
-            means, variances = image_mean[..., half:], image_variance[..., half:]
-            mean = jnp.mean(means, axis=0, keepdims=True)
-            spread = jnp.square(means - mean)
-            variance = jnp.mean(variances + spread, axis=0, keepdims=True)
-            batch.update(mean, variance, x.size // x.shape[-1])
-        shape = (*image_mean.shape[:-1], mean.shape[-1])
-        joined = [
-            jnp.concatenate([a[..., :half], jnp.broadcast_to(b, shape)], axis=-1)
-            for a, b in ((image_mean, mean), (image_variance, variance))
-        ]
         scale = jnp.concatenate([self.IN.scale[...], batch.scale[...]])
         biases = [
             layer.bias[...] for layer in (self.IN, batch) if layer.bias is not None
         ]
         bias = jnp.concatenate(biases)
-        return standardize(x, joined[0], joined[1], scale, bias, batch.epsilon)
+        if not batch.use_running_average:
+            y, mean, variance = normalize(
+                x, scale, bias, epsilon=batch.epsilon, own=half
+            )
+            shared = (mean[:1, ..., half:], variance[:1, ..., half:])
+            batch.update(*shared, x.size // x.shape[-1])
+            return y
+        own = moments(x[..., :half], (1, 2))  # [B, 1, 1, C / 2]
+        shape = (*own[0].shape[:-1], x.shape[-1] - half)
+        mean, variance = (
+            jnp.concatenate([a, jnp.broadcast_to(b, shape)], axis=-1)
+            for a, b in zip(own, batch.running(x.ndim), strict=True)
+        )
+        return standardize(x, mean, variance, scale, bias, batch.epsilon)
 
 
 class SqueezeExcite(nnx.Module):
