@@ -39,14 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(flags: argparse.Namespace) -> None:
     """The story of one evaluation."""
     check_flags(flags)
-    table = report.rows_for(flags.rerank or "table6")
+    asked = "table6" if flags.rerank is None else flags.rerank
+    table = report.rows_for(asked)
     for row in table.rows:
         rerank.parse(row.chain)
-    grid = (
-        report.read_sweep(flags.sweep, chain=flags.rerank or "table6")
-        if flags.sweep
-        else None
-    )
+    grid = None
+    if flags.sweep is not None:
+        grid = report.read_sweep(flags.sweep, chain=asked)
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
     folder = Path(flags.out or Path("reports") / source.name)
@@ -66,6 +65,8 @@ def evaluate(flags: argparse.Namespace) -> None:
         meta = {**file.meta, "protocol": dataclasses.asdict(protocol)}
         save(dataclasses.replace(file, meta=meta), flags.export)
         print(f"wrote {flags.export}")
+    if grid is not None and file.query_identities is None:
+        raise ValueError("--sweep: compares scores, which needs identities")
     explained = [find_query(file, word) for word in flags.explain]
     results = []
     graphs = report.shared_graphs(file, rows)
@@ -147,15 +148,15 @@ def check_flags(flags: argparse.Namespace) -> None:
     }
     for given, others in idle.items():
         for other in others if getattr(flags, given) else ():
-            if getattr(flags, other):
+            if getattr(flags, other) not in (None, False, []):
                 raise ValueError(f"--{other}: has no effect with --{given}")
     if flags.export and flags.export.suffix != ".npz":
         raise ValueError(
             f"--export: expected a name ending in .npz, got {flags.export}"
         )
     for name in ("submission", "export"):
-        if (path := getattr(flags, name)) and path.is_dir():
-            raise ValueError(f"--{name}: {path} is a folder, expected a file's name")
+        if path := getattr(flags, name):
+            report.check_file(path, f"--{name}")
     for name in ("num_query", "images"):
         if getattr(flags, name) is not None and not flags.embeddings:
             raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
@@ -198,8 +199,9 @@ def print_score(path: Path, file: EmbeddingFile, protocol: Protocol) -> None:
 
 def write_submission(path: Path, file: EmbeddingFile, chain: str) -> None:
     """Writes the last chain's lists, tracklets pulled in, as the challenge wants."""
+    names = [step.partition("(")[0].strip() for step in chain.split(",")]
     steps = [] if chain == "none" else [chain]
-    pulled = chain if "tracklet" in chain.split(",") else ",".join([*steps, "tracklet"])
+    pulled = chain if "tracklet" in names else ",".join([*steps, "tracklet"])
     ids = np.asarray(report.rank_all(file, pulled)[1].ids)
     report.write_submission(path, ids, gallery=len(file.gallery_names))
     print(f"wrote {path}: {len(ids)} lines, chain {pulled}")

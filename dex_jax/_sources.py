@@ -207,6 +207,8 @@ def _stored_protocol(file: EmbeddingFile, path: Path) -> Protocol:
     if stored is None:
         cameras = file.query_cameras is not None
         return Protocol("embeddings file", remove_same_camera=cameras)
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path}: meta: protocol: expected an object, got {stored!r}")
     try:
         return Protocol(**stored)
     except (TypeError, ValueError) as error:

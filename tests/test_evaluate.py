@@ -76,7 +76,10 @@ def test_a_report_is_not_overwritten_by_accident(run, tmp_path):
 
 def test_submission_and_its_score(run, tmp_path):
     target = tmp_path / "track2.txt"
-    code, out, _ = run(*BRIEF, "dex(k=3)", "--submission", str(target))
+    code, out, _ = run(*BRIEF, " dex(k=3) , tracklet", "--submission", str(target))
+    assert code == 0 and "6 lines, chain dex(k=3) , tracklet" in out
+    flags = ("--force", "--submission", str(target))
+    code, out, _ = run(*BRIEF, "dex(k=3)", *flags)
     assert code == 0 and "chain dex(k=3),tracklet" in out
     lines = [line.split() for line in target.read_text().splitlines()]
     assert len(lines) == 6 and all(
@@ -141,6 +144,10 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
     assert "no identities, so nothing is scored" in out
     assert "the gallery has no tracklets" in " ".join(out.split())
     assert (tmp_path / "track2.txt").is_file()
+    flags = ("--rerank", "dex", "--sweep", "dex.k=1,2", "--out", "other")
+    code, out, err = run(*flags, embeddings=str(tmp_path / "bare.npz"))
+    assert code == 2 and "--sweep: compares scores, which needs identities" in err
+    assert "dex: " not in out
 
 
 @pytest.mark.parametrize(
@@ -163,6 +170,14 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
         (("--score", "a.txt", "--sweep", "x"), "--sweep: has no effect with --score"),
         (("--score", "a.txt", "--out", "x"), "--out: has no effect with --score"),
         (("--on_bad_image", "skip"), "--on_bad_image: has no effect with --embeddings"),
+        (("--rerank", ""), "rerank: "),
+        (("--rerank", "dex", "--sweep", ""), "expected one or two axes, got 0"),
+        (
+            ("--rerank", "dex", "--sweep", "dex.k=1;dex.k=2"),
+            "sweep: dex.k is named twice",
+        ),
+        (("--out", f"{__file__}/x"), "report: .* lies below the file"),
+        (("--submission", f"{__file__}/x"), "--submission: .* lies below the file"),
         (("--export", "e.npy"), "--export: expected a name ending in .npz, got e.npy"),
         (("--submission", "."), "--submission: . is a folder, expected a file's name"),
     ],

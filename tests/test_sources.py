@@ -157,6 +157,15 @@ def test_the_protocol_travels_in_the_file(tmp_path):
     stored = {"name": "AI City", "remove_same_camera": False, "top": 100}
     save(replace(make_file(), meta={"protocol": stored}), path)
     assert EmbeddingSource([path]).protocol == Protocol("AI City", False, 100)
+    for fault, message in (
+        ({"name": 5}, "name: expected a word, got 5"),
+        ({"remove_same_camera": "no"}, "remove_same_camera: expected True or False"),
+        ([stored], "expected an object"),
+    ):
+        wrong = {**stored, **fault} if isinstance(fault, dict) else fault
+        save(replace(make_file(), meta={"protocol": wrong}), path)
+        with pytest.raises(ValueError, match=rf"e\.npz: meta: protocol: {message}"):
+            EmbeddingSource([path])
     stored["tops"] = 100
     save(replace(make_file(), meta={"protocol": stored}), path)
     with pytest.raises(ValueError, match=r"e\.npz: meta: protocol"):

@@ -170,6 +170,13 @@ class Protocol:
     draw_seed: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise ValueError(f"name: expected a word, got {self.name!r}")
+        if not isinstance(self.remove_same_camera, bool):
+            raise ValueError(
+                "remove_same_camera: expected True or False, got "
+                f"{self.remove_same_camera!r}"
+            )
         if self.top is not None:
             check_count(self.top, "top")
         check_count(self.draws, "draws")

@@ -5,6 +5,7 @@ from dex_jax.report._folder import (
     FIGURES_FILE,
     PAGE,
     Report,
+    check_file,
     check_folder,
     write_report,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Row",
     "Swept",
     "Table",
+    "check_file",
     "check_folder",
     "data_figure",
     "rank_all",

@@ -168,8 +168,10 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
     Raises:
         FileExistsError: there is a report and `force` is not given, or there is
             something else, which is never replaced.
+        NotADirectoryError: it would lie below a file.
     """
     folder = Path(folder)
+    _check_parents(folder, "report")
     if folder.is_dir() and not any(folder.iterdir()):
         return folder
     if folder.exists() and not (folder / FIGURES_FILE).is_file():
@@ -181,6 +183,26 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
             f"{folder}: holds a report; --force replaces it, --out writes elsewhere"
         )
     return folder
+
+
+def check_file(path: Path, name: str) -> None:
+    """Tells before any work whether a file may be written there.
+
+    Raises:
+        IsADirectoryError: a folder is there.
+        NotADirectoryError: it would lie below a file.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{name}: {path} is a folder, expected a file's name")
+    _check_parents(path, name)
+
+
+def _check_parents(path: Path, name: str) -> None:
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise NotADirectoryError(f"{name}: {path} lies below the file {parent}")
+            return
 
 
 def write_report(

@@ -125,6 +125,7 @@ def rows_for(rerank: str) -> Table:
     """
     if rerank in TABLES:
         return TABLES[rerank]
+    rerank = rerank.strip()
     baseline = Row("baseline", "none")
     if rerank == "none":
         return Table("Cosine similarity", (baseline,))

@@ -64,7 +64,10 @@ def read_submission(path: str | os.PathLike, *, queries: int, gallery: int) -> R
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such submission")
-    lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text: {error}") from None
     if len(lines) != queries:
         raise ValueError(
             f"{path}: has {len(lines)} lines, expected one a query: {queries}"
@@ -116,6 +119,8 @@ def read_ranking(
         raise ValueError(
             f"{path}: expected distances [{queries}, {gallery}], got {distances.shape}"
         )
+    if distances.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: expected real numbers, got {distances.dtype}")
     if np.isnan(distances).any():
         raise ValueError(f"{path}: row {np.isnan(distances).any(1).argmax()} holds NaN")
     return -distances.astype(np.float32)

@@ -113,6 +113,8 @@ def read_sweep(text: str, *, chain: str) -> Grid:
         raise ValueError(
             f"sweep: expected one or two axes, got {len(axes)} in {text!r}"
         )
+    if len({axis.name for axis in axes}) < len(axes):
+        raise ValueError(f"sweep: {axes[0].name} is named twice in {text!r}")
     grid = Grid(chain, tuple(axes))
     for cell in grid.chains():
         parse(cell)

@@ -77,6 +77,12 @@ def test_distances_are_turned_into_scores(tmp_path):
     )
     with pytest.raises(ValueError, match=r"expected distances \[1, 3\]"):
         read_ranking(path, queries=1, gallery=3)
+    np.save(path, np.array([[0.5, 1j]]))
+    with pytest.raises(ValueError, match="expected real numbers, got complex128"):
+        read_ranking(path, queries=1, gallery=2)
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=r"binary\.txt: is no text"):
+        read_ranking(tmp_path / "binary.txt", queries=1, gallery=2)
     np.save(path, np.array([[0.5, np.nan]]))
     with pytest.raises(ValueError, match="row 0 holds NaN"):
         read_ranking(path, queries=1, gallery=2)
