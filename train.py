@@ -104,6 +104,9 @@ def build(config: Config, workdir: Path) -> Job:
     """Network, optimizer and mesh first, then the data, then the folder."""
     runs.check_config(workdir, config)
     mesh = training.data_mesh()
+    training.check_batch_size(
+        config.batch.ids_per_batch * config.batch.images_per_id, mesh
+    )
     # Shapes alone, for a number of classes yet unknown: settings fail before data.
     shapes, _, _ = runs.build_training(
         config, num_classes=2, steps_per_epoch=1, shapes=True

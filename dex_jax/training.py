@@ -303,6 +303,20 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Refuses a batch that cannot be split evenly over the mesh.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    devices = mesh.shape["data"]
+    if batch_size % devices:
+        raise ValueError(
+            f"config.batch: {batch_size} images cannot be split over {devices} devices;"
+            f" choose ids_per_batch * images_per_id as a multiple of {devices}"
+        )
+
+
 def state_shardings(
     state: Any, mesh: Mesh, *, shard_parameters: bool = False, smallest: int = 2**14
 ) -> Any:

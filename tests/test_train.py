@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from dex_jax import models, runs
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -128,6 +133,32 @@ def test_a_run_tells_its_story_and_keeps_its_records(whole):
     assert json.loads((workdir / "classes.json").read_text())["num_classes"] == 9
 
 
+def test_it_starts_from_a_checkpoint_and_says_what_was_loaded(
+    environment: dict[str, str], home: Path
+):
+    given = models.backbone("resnet_slim", width=4, rngs=7)
+    models.save_torch_weights(given, home / "slim.safetensors")
+    text = finish(
+        start(
+            environment,
+            home / "fine",
+            f"--config.model.pretrained={home / 'slim.safetensors'}",
+            "--config.epochs=1",
+        )
+    )
+    tensors = models.torch_tensors(given)
+    assert (
+        f"slim.safetensors: {len(tensors)} tensors loaded by the names of torchvision, "
+        "0 missing, 0 left over"
+    ) in text
+    assert "weights start random" not in text
+    graphdef, params, stats, *_ = runs.load_run(home / "fine").network
+    trained = models.torch_tensors(models.merge(graphdef, params, stats))
+    for name, tensor in tensors.items():
+        if "running" not in name:  # three steps of 0.001 at most, of values near 0.1
+            np.testing.assert_allclose(trained[name], tensor, atol=5e-3)
+
+
 def test_killed_at_several_moments_it_ends_as_if_never_stopped(
     whole, environment: dict[str, str], home: Path
 ):
@@ -170,6 +201,7 @@ def test_scripts_for_several_hosts_are_whole(script: str):
     assert "CONFIG WORKDIR" in done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("setsid"), reason="a script for Linux hosts")
 def test_two_processes_train_as_one(whole, environment: dict[str, str], home: Path):
     """Through the script for plain hosts, both of them this machine."""
     with socket.socket() as probe:
@@ -244,6 +276,22 @@ def test_mistakes_are_told_before_work_starts(
     text = refused(environment, *flags, f"--workdir={home / 'mistake'}")
     assert message in text
     assert not (home / "mistake" / "config.json").exists()
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_images(
+    environment: dict[str, str], home: Path
+):
+    workdir = home / "diverged"
+    text = refused(
+        environment,
+        *TINY,
+        "--config.optimizer.learning_rate=1e30",
+        f"--workdir={workdir}",
+    )
+    assert re.search(r"error: step \d+: the loss is (nan|inf)", text)
+    assert "checkpoint" in text
+    assert "Images of this batch: " in text
+    assert len(text.split("Images of this batch: ")[1].split(", ")) == 8
 
 
 def test_another_config_does_not_get_the_folder(whole, environment: dict[str, str]):

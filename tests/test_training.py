@@ -239,6 +239,13 @@ def test_meshes_give_the_losses_and_statistics_of_one_device(
     assert int(state.step) == 4
 
 
+def test_a_batch_that_devices_cannot_share_is_refused():
+    mesh = training.data_mesh(jax.devices()[:3])
+    training.check_batch_size(6, mesh)
+    with pytest.raises(ValueError, match="8 images cannot be split over 3 devices"):
+        training.check_batch_size(8, mesh)
+
+
 def test_large_leaves_are_split_when_asked(network):
     mesh = training.data_mesh()
     leaves = {"large": jnp.zeros((3, 16384)), "small": jnp.zeros((8, 8))}
