@@ -245,7 +245,7 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--split",
         choices=("validation", "test"),
-        help="default: test where its queries have identities, else validation",
+        help="default: the config's",
     )
     add("--scales", type=_floats, help="default: the config's")
     add("--flip", action="store_true", help="average with the mirror image")

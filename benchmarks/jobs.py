@@ -85,14 +85,18 @@ def _level_one(name: str, **options: Any) -> Callable[..., Callable[[], Any]]:
     return build
 
 
-def _chain(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
-    import jax
+def _chain(spec: str) -> Callable[..., Callable[[], Any]]:
+    def build(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+        import jax
 
-    from dex_jax import rerank
+        from dex_jax import rerank
 
-    pipeline = rerank.parse("dex,dba,k_reciprocal")
-    embeddings = rerank.Embeddings(query, gallery, jax.numpy.asarray(data.tracklets))
-    return lambda: pipeline(embeddings, top=100).scores
+        pipeline = rerank.parse(spec)
+        tracklets = jax.numpy.asarray(data.tracklets)
+        embeddings = rerank.Embeddings(query, gallery, tracklets)
+        return lambda: pipeline(embeddings, top=100).scores
+
+    return build
 
 
 def _swept(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
@@ -257,7 +261,10 @@ JOBS = [
         repeats=1,
     ),
     Job("diffusion, cg", OURS, _jax(_level_one("diffusion", solver="cg")), products=1),
-    Job("chain dex,dba,k_reciprocal, top 100", OURS, _jax(_chain), products=2),
+    *(
+        Job(f"chain {spec}, top 100", OURS, _jax(_chain(spec)), products=2)
+        for spec in ("dex,dba,k_reciprocal", "dex,dba,diffusion")
+    ),
     Job("24 values of lambda", OURS, _jax(_swept), repeats=1),
     Job("24 values of lambda", "24 calls", _jax(_one_by_one), repeats=0),
     Job("mAP", OURS, _jax(_evaluate), repeats=5),

@@ -88,6 +88,9 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 32
+    # What `evaluate.py` scores: "validation", "test", or "auto": the test split where
+    # its queries have identities, else the validation.
+    config.evaluation.split = "auto"
     config.evaluation.every_epochs = 10  # 0 = only at the end
     config.evaluation.scales = (0.9, 1.0, 1.1, 1.2)  # [P]
 

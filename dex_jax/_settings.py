@@ -100,6 +100,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "optimizer.accumulate": _count(1),
     "optimizer.average": ("a number in [0, 1)", lambda v: _number(0)[1](v) and v < 1),
     "evaluation.batch_size": _count(1),
+    "evaluation.split": _word("auto", "validation", "test"),
     "evaluation.every_epochs": _count(0),
     "evaluation.scales": ("a tuple of numbers in (0, 16]", _scales),
     "run.checkpoint_minutes": _number(0),

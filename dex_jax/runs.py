@@ -89,13 +89,17 @@ def load_data(
 def load_scored_data(
     config: Config, *, on_bad_image: str | None = None
 ) -> tuple[data.ReidData, str]:
-    """What a run is judged by: the set's own queries where they have identities.
+    """What a run is judged by: the split that its config names.
+
+    "auto" is the set's own test where its queries have identities, else the validation.
 
     Returns:
         The data set of `load_data`, and which split it is.
     """
     full = _read_data(config, on_bad_image)
-    split = "test" if (full.query.identities >= 0).any() else "validation"
+    split = config.evaluation.split
+    if split == "auto":
+        split = "test" if (full.query.identities >= 0).any() else "validation"
     return _choose(full, config, split), split
 
 

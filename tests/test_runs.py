@@ -76,3 +76,15 @@ def test_a_run_is_judged_by_labelled_queries_and_its_set_is_read_once(
     config.data.hold_out = 0
     assert runs.load_scored_data(config)[1] == "test"
     assert len(read) == 2
+
+
+def test_a_run_is_judged_by_the_split_of_its_config(config):
+    # The test identities of CityFlow are not published: only the validation can score.
+    found, split = runs.load_scored_data(config)
+    assert split == "validation" and (found.query.identities >= 0).all()
+    config.evaluation.split = "test"
+    found, split = runs.load_scored_data(config)
+    assert split == "test" and (found.query.identities < 0).all()
+    config.evaluation.split = "training"
+    with pytest.raises(ValueError, match=r"evaluation\.split: expected one of 'auto'"):
+        runs.validate(config)
