@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from dex_jax import report, rerank, runs
+from dex_jax import data, report, rerank, runs
 from dex_jax._sources import EmbeddingSource, RunSource, Source
-from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile, save
 
 
@@ -110,6 +109,7 @@ def open_source(flags: argparse.Namespace) -> Source:
             num_query=flags.num_query,
             images=flags.images,
             method=flags.fuse,
+            data=labels_of(flags),
         )
     return RunSource(
         flags.workdir or [runs.newest_run()],
@@ -121,6 +121,14 @@ def open_source(flags: argparse.Namespace) -> Source:
         batch_size=flags.batch_size,
         on_bad_image=flags.on_bad_image,
     )
+
+
+def labels_of(flags: argparse.Namespace) -> data.ReidData | None:
+    """The data set that names and labels the rows of embeddings files."""
+    if flags.data is None:
+        return None
+    options = data.read_options(flags.option, flags=("root",))
+    return data.load(flags.data, root=flags.root, **options)
 
 
 def check_flags(flags: argparse.Namespace) -> None:
@@ -157,12 +165,21 @@ def check_flags(flags: argparse.Namespace) -> None:
     for name in ("submission", "export"):
         if path := getattr(flags, name):
             report.check_file(path, f"--{name}")
-    for name in ("num_query", "images"):
-        if getattr(flags, name) is not None and not flags.embeddings:
-            raise ValueError(f"--{name}: belongs to --embeddings, which is not given")
+    belongs = {
+        "num_query": "embeddings",
+        "images": "embeddings",
+        "data": "embeddings",
+        "root": "data",
+        "option": "data",
+    }
+    for name, owner in belongs.items():
+        if getattr(flags, name) not in (None, []) and not getattr(flags, owner):
+            raise ValueError(f"--{name}: belongs to --{owner}, which is not given")
 
 
-def chosen_protocol(protocol: Protocol, flags: argparse.Namespace) -> Protocol:
+def chosen_protocol(
+    protocol: data.Protocol, flags: argparse.Namespace
+) -> data.Protocol:
     """The data set's protocol, or what the flags ask for instead."""
     asked = {
         "remove_same_camera": None
@@ -183,7 +200,7 @@ def chosen_protocol(protocol: Protocol, flags: argparse.Namespace) -> Protocol:
     )
 
 
-def print_score(path: Path, file: EmbeddingFile, protocol: Protocol) -> None:
+def print_score(path: Path, file: EmbeddingFile, protocol: data.Protocol) -> None:
     """Scores somebody's ranked lists against the labels."""
     ranking = report.read_ranking(
         path, queries=len(file.query_names), gallery=len(file.gallery_names)
@@ -263,6 +280,9 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--embeddings", type=_paths, help="FILE[,FILE...] from any framework")
     add("--num_query", type=int, help="queries in an embeddings file [Q + G, D]")
+    add("--data", choices=data.NAMES, help="whose labels the embeddings files take")
+    add("--root", help="where that data set lies")
+    add("--option", action="append", default=[], help="KEY=VALUE of its loader")
     add("--images", type=Path, help="folder of the images an embeddings file names")
     add(
         "--same_camera", choices=("remove", "keep"), help="default: the data set's rule"

@@ -2,11 +2,12 @@
 
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dex_jax import embedding_layouts, extraction, runs
-from dex_jax.data import ImageFiles, Images, Protocol
+from dex_jax.data import ImageFiles, Images, Protocol, ReidData, ReidSplit
 from dex_jax.embeddings import EmbeddingFile, average
 from dex_jax.report import Row
 
@@ -42,6 +43,8 @@ class Source(typing.Protocol):
 class EmbeddingSource:
     """Embeddings files of any framework, averaged if they are several (eq. 4).
 
+    Labels, protocol and images are those of a data set, where one is given.
+
     Raises:
         FileNotFoundError: a file or image that is not there.
         ValueError: what `dex_jax.embedding_layouts.read` and `average` refuse.
@@ -54,15 +57,22 @@ class EmbeddingSource:
         num_query: int | None = None,
         images: Path | None = None,
         method: str = "sum",
+        data: ReidData | None = None,
     ):
         files = [embedding_layouts.read(path, num_query=num_query) for path in paths]
         self._file = average(files, method=method, labels=[str(path) for path in paths])
+        notes: tuple[str, ...] = ()
+        if data is not None:
+            self._file = with_labels(self._file, data, called=str(paths[0]))
+            notes = (f"labels are those of {data.name} ({data.source})",)
         self.name = "+".join(path.stem for path in paths)
         self.protocol = _stored_protocol(self._file, paths[0])
-        self.images: Mapping[str, Images] | None = (
-            None if images is None else _images(images, self._file)
-        )
-        self.notes: tuple[str, ...] = _stored_notes(self._file, paths[0])
+        self.images: Mapping[str, Images] | None = None
+        if images is not None:
+            self.images = _images(images, self._file)
+        elif data is not None:
+            self.images = {"query": data.query.images, "gallery": data.gallery.images}
+        self.notes: tuple[str, ...] = (*notes, *_stored_notes(self._file, paths[0]))
         self.facts: dict[str, Any] = {"embeddings_files": [str(p) for p in paths]}
 
     def possible(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -200,6 +210,48 @@ class RunSource:
             self._files[number, scale] = file
             self._seconds[f"{run.workdir} at scale {scale:g}"] = seconds
         return self._files[number, scale]
+
+
+def with_labels(file: EmbeddingFile, data: ReidData, *, called: str) -> EmbeddingFile:
+    """Gives descriptors the names, labels, protocol and notes of a data set.
+
+    Args:
+        file: rows in the order of the data set's queries and gallery; names of its own
+            must be the data set's.
+        data: the data set.
+        called: what errors call the file.
+
+    Raises:
+        ValueError: another number of rows, or a name that differs.
+    """
+    labels: dict[str, Any] = {}
+    for side in ("query", "gallery"):
+        split: ReidSplit = getattr(data, side)
+        names = getattr(file, f"{side}_names")
+        if len(names) != len(split):
+            raise ValueError(
+                f"{called}: holds {len(names)} {side} rows, {data.name} has "
+                f"{len(split)} {side} images"
+            )
+        if file.meta.get("names") != "numbered":
+            for row, (mine, theirs) in enumerate(zip(names, split.names, strict=True)):
+                if mine != theirs:
+                    raise ValueError(
+                        f"{called}: {side}_names: row {row} is {mine!r}, in "
+                        f"{data.name} {theirs!r}; rows follow the data set's lists"
+                    )
+        labels[f"{side}_names"] = split.names
+        for kind in ("identities", "cameras", "tracklets"):
+            labels[f"{side}_{kind}"] = getattr(split, kind)
+    meta = {
+        **file.meta,
+        "data": data.name,
+        "source": data.source,
+        "names": "those of the data set",
+        "notes": list(data.notes),
+        "protocol": asdict(data.protocol),
+    }
+    return replace(file, **labels, meta=meta)
 
 
 def _stored_protocol(file: EmbeddingFile, path: Path) -> Protocol:

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 from dex_jax.embeddings import EmbeddingFile, load, save
@@ -220,6 +221,31 @@ def test_a_gallery_of_one_vehicle_has_no_threshold(run, tmp_path):
     assert (code, err) == (0, "") and "baseline: mAP 100.0" in out
     found = json.loads((tmp_path / "reports" / "one" / "report.json").read_text())
     assert "verification" not in found["results"][0]
+
+
+def test_vectors_take_the_labels_of_a_data_set(run, tmp_path):
+    names = {"train/a.png": "train,a", "q/1.png": "query,b", "g/1.png": "gallery,b"}
+    names["g/2.png"] = "gallery,c"
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    rows = "".join(f"{name},{labels}\n" for name, labels in names.items())
+    (tmp_path / "cars.csv").write_text(f"path,split,identity\n{rows}")
+    np.save(tmp_path / "rows.npy", np.array([[1, 0], [1, 1], [1, -2]], np.float32))
+    flags = ("--num_query", "1", "--data", "manifest", "--root", "cars.csv")
+    flags = (*flags, "--option", "top=1", "--rerank", "none")
+    code, out, err = run(*flags, embeddings="rows.npy")
+    assert (code, err) == (0, "")
+    assert "cars: same-camera images kept, mAP@1 over all positives" in out
+    assert "baseline: mAP 100.0" in out and "embedding 3 pictures" in out
+    for wrong, message in (
+        (("--num_query", "2", *flags[2:]), "holds 2 query rows, manifest has 1 query"),
+        ((*flags[:4], "--out", "x"), "root: manifest lies on your disk, say where"),
+        (("--num_query", "1", "--root", "x"), "--root: belongs to --data, which is"),
+        ((*flags[:6], "--option", "root=x"), "--option: root is a flag of its own"),
+    ):
+        code, _, err = run(*wrong, "--force", embeddings="rows.npy")
+        assert code == 2 and message in err
 
 
 def test_files_are_averaged_only_when_they_name_the_same_images(run, path, tmp_path):

@@ -108,6 +108,27 @@ def test_runs_of_other_data_are_no_ensemble(workdirs, monkeypatch):
         RunSource(workdirs, split="test")
 
 
+def test_a_data_set_labels_anyones_rows(tmp_path):
+    data = replace(make_data(), notes=("1 image(s) are left out",))
+    rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    source = EmbeddingSource([tmp_path / "rows.npy"], num_query=3, data=data)
+    file = source.embeddings(None)
+    np.testing.assert_array_equal(file.query_identities, data.query.identities)
+    assert file.gallery_names == data.gallery.names
+    assert source.protocol == data.protocol
+    assert source.images is not None and len(source.images["gallery"]) == 6
+    assert source.notes == ("labels are those of set (v1)", *data.notes)
+    with pytest.raises(ValueError, match=r"rows\.npy: holds 4 query rows, set has 3"):
+        EmbeddingSource([tmp_path / "rows.npy"], num_query=4, data=data)
+    names = ("query/0", "query/2", "query/1")
+    save(replace(file, query_names=names), tmp_path / "named.npz")
+    with pytest.raises(
+        ValueError, match=r"named\.npz: query_names: row 1 is 'query/2'"
+    ):
+        EmbeddingSource([tmp_path / "named.npz"], data=data)
+
+
 def test_what_was_left_out_of_the_data_is_said_with_every_result(
     workdirs, monkeypatch, tmp_path
 ):

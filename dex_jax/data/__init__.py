@@ -1,7 +1,7 @@
 """Data sets, identity-balanced batches, augmentation and the input road."""
 
 from dex_jax.data._augment import augment, normalize
-from dex_jax.data._catalog import load
+from dex_jax.data._catalog import NAMES, load, read_options
 from dex_jax.data._hold_out import add_synthetic, class_labels, hold_out, mix
 from dex_jax.data._images import ImageFiles
 from dex_jax.data._manifest_writer import write_manifest
@@ -14,6 +14,7 @@ from dex_jax.data._statistics import SplitStatistics, describe, statistics
 from dex_jax.data._thumbnails import thumbnail
 
 __all__ = [
+    "NAMES",
     "EvalBatch",
     "IdentityBatches",
     "ImageFiles",
@@ -34,6 +35,7 @@ __all__ = [
     "normalize",
     "preview",
     "random_gallery",
+    "read_options",
     "statistics",
     "thumbnail",
     "train_batches",

@@ -1,7 +1,6 @@
 """The command line: `python -m dex_jax.data describe | manifest | preview`."""
 
 import argparse
-import ast
 import contextlib
 import sys
 import warnings
@@ -11,7 +10,7 @@ import jax
 from PIL import Image
 
 from dex_jax.data._augment import augment
-from dex_jax.data._catalog import NAMES, load
+from dex_jax.data._catalog import NAMES, load, read_options
 from dex_jax.data._manifest_writer import write_manifest
 from dex_jax.data._pipeline import train_batches
 from dex_jax.data._preview import preview
@@ -65,14 +64,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(given: argparse.Namespace) -> ReidData:
-    options = {}
-    for text in given.option:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ValueError(f"--option: expected KEY=VALUE, got {text!r}")
-        if key in vars(given):
-            raise ValueError(f"--option: {key} is a flag of its own, --{key}")
-        options[key] = _value(value)
+    options = read_options(given.option, flags=vars(given))
     if given.on_bad_image is not None:
         options["on_bad_image"] = given.on_bad_image
     return load(
@@ -82,13 +74,6 @@ def _load(given: argparse.Namespace) -> ReidData:
         synthetic_root=given.synthetic_root,
         **options,
     )
-
-
-def _value(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:

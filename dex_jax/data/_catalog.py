@@ -1,11 +1,13 @@
 """The data sets by name."""
 
+import ast
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +104,36 @@ def load(
     if not allow_overlap:
         _check_overlap(data)
     return data
+
+
+def read_options(
+    words: Sequence[str], *, flags: Collection[str] = ()
+) -> dict[str, Any]:
+    """Reads options of a loader as a command line has them.
+
+    Args:
+        words: such as `["size=large", "draw=3"]`.
+        flags: names that the command line has flags for, which are refused here.
+
+    Raises:
+        ValueError: a word of another form, or a name in `flags`.
+
+    Example:
+        >>> read_options(["size=large", "draw=3"])
+        {'size': 'large', 'draw': 3}
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--option: expected KEY=VALUE, got {word!r}")
+        if key in flags:
+            raise ValueError(f"--option: {key} is a flag of its own, --{key}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[key] = value  # a plain word
+    return options
 
 
 def _load_procedural(
