@@ -181,6 +181,7 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+@jax.jit
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Scales rows `[N, D]` to unit length without overflow at large or tiny values."""
     size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
