@@ -6,7 +6,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,6 +130,7 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
         if kind == "BF16":
             array = widen_bfloat16(array)
         arrays[name] = array.astype(np.float32) if kind == "F16" else array
+    _check_names(arrays)
     return arrays
 
 
@@ -260,9 +261,7 @@ def _arrays(content: Any, read: Memory, length: int) -> dict[str, np.ndarray]:
     if not tensors:
         names = ", ".join(map(shown, list(content)[:5])) if entries else shown(content)
         raise RefusedError(f"it holds no named tensors, only {names}")
-    strange = [name for name in tensors if not name.isprintable()]
-    if strange:
-        raise RefusedError(f"a tensor is called {shown(strange[0])}")
+    _check_names(tensors)
     storages = {t.storage.key: t.storage for t in tensors.values()}
     needed = sum(storage.nbytes for storage in storages.values())
     returned = sum(t.nbytes for t in tensors.values())
@@ -276,6 +275,13 @@ def _arrays(content: Any, read: Memory, length: int) -> dict[str, np.ndarray]:
         name: as_array(tensor, blocks[tensor.storage.key])
         for name, tensor in tensors.items()
     }
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Names are printed in reports, where control codes would take effect."""
+    for name in names:
+        if not name.isprintable():
+            raise RefusedError(f"a tensor is called {shown(name)}")
 
 
 def _unwrapped(content: Any) -> Any:

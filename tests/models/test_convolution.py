@@ -54,6 +54,18 @@ def test_depthwise(rng, size: int, stride: int, padding, image):
             np.testing.assert_allclose(got, want, atol=1e-12)
 
 
+@pytest.mark.parametrize("image", [259, 288, 317, 346])
+def test_same_padding_is_tensorflows_at_every_scale(image: int):
+    # All maps that an image of this size becomes on its way.
+    for size in {-(-image // 2**halvings) for halvings in range(6)}:
+        for kernel in (3, 5):
+            for stride in (1, 2):
+                total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+                x, k = jnp.zeros((1, size, size, 1)), jnp.zeros((kernel, kernel, 1, 1))
+                ends = (total // 2, total - total // 2)
+                assert explicit_pads(x, k, stride, "SAME") == (ends, ends)
+
+
 @pytest.mark.parametrize(("narrow", "wide"), [(2, 5), (5, 2), (3, 3)])
 def test_pointwise(rng, narrow: int, wide: int):
     with jax.enable_x64(True):

@@ -13,7 +13,7 @@ from tests.models import golden_networks
     ("model", "case"),
     [
         ("efficientnet_b0", "train_2x3x96x96_ls1"),
-        ("efficientnet_b1", "eval_1x3x128x128_ls1"),
+        ("efficientnet_b3", "eval_1x3x128x128_ls1"),
     ],
 )
 def test_golden_in_float64(golden, model: str, case: str):

@@ -1,5 +1,6 @@
 """Files made to harm their reader; each is refused in words, and cheaply."""
 
+import json
 import pickle
 import struct
 import tarfile
@@ -218,3 +219,22 @@ def test_links_and_sizes_of_a_tar_are_not_followed(
         header[124:136] = b"-0000001000 "
     (tmp_path / "old.pth").write_bytes(bytes(header) + bytes(1024))
     _refused(tmp_path / "old.pth", message)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"w": [2**40]}, "SafetensorError"),
+        ({"w": [2], "v": [2]}, "SafetensorError"),
+        ({"\x1b[2J": [2]}, r"a tensor is called '\\x1b\[2J'"),
+    ],
+)
+def test_safetensors_that_lie_are_refused(tmp_path: Path, header, message: str):
+    entries = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0]]}
+        for name, shape in header.items()
+    }
+    text = json.dumps(entries).encode()
+    content = struct.pack("<Q", len(text)) + text + bytes(8)
+    (tmp_path / "lies.safetensors").write_bytes(content)
+    _refused(tmp_path / "lies.safetensors", message)

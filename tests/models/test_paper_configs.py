@@ -1,0 +1,55 @@
+"""Every config of the paper, shrunk, through one real training step."""
+
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dex_jax import runs, training
+from tests.models.golden_networks import QUICK_COMPILE
+
+RESIDUAL = {"width": 4, "blocks": (1, 1, 2, 1)}
+GROUPED = {"width": 16, "blocks": (1, 1, 2, 1)}
+MOBILE = {"width": 0.25, "depth": 0.2}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "resnet50": RESIDUAL,
+    "resnet50_cbam": RESIDUAL,
+    "resnet50_ibn": RESIDUAL,
+    "resnet50_ibn_cbam": RESIDUAL,
+    "se_resnext50": GROUPED,
+    "efficientnet_b1": MOBILE,
+    "efficientnet_b2": MOBILE,
+    "efficientnet_b3": MOBILE,
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_real_step(name: str, rng: np.random.Generator):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.model.options.update(CONFIGS[name])
+    config.model.dim = 4
+    network, transform, schedule = runs.build_training(
+        config, num_classes=4, steps_per_epoch=2
+    )
+    assert network.parts.num_parts == 17
+    state = training.init_state(network, transform)
+    step = jax.jit(
+        runs.train_step(config, network, transform, schedule),
+        compiler_options=QUICK_COMPILE,
+    )
+    size = 3 * network.stride  # the smallest map that has three rows
+    images = rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    after, figures = step(state, jnp.asarray(images), jnp.array([0, 0, 1, 1]))
+    assert int(after.step) == 1
+    assert np.isfinite(figures["loss"]) and figures["gradient_norm"] > 0
+    moved = [
+        not np.array_equal(a, b)
+        for a, b in zip(
+            jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True
+        )
+    ]
+    # Convolutions behind a spatial gate of scale 0 learn from the second step on.
+    assert np.mean(moved) > 0.9
