@@ -21,6 +21,7 @@ from rich.console import Console
 
 from dex_jax import data, report, rerank, runs
 from dex_jax._sources import EmbeddingSource, RunSource, Source
+from dex_jax.checkpoints import CheckpointError
 from dex_jax.embeddings import EmbeddingFile, save
 
 
@@ -29,7 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = read_flags(argv)
     try:
         evaluate(flags)
-    except (ValueError, OSError, runs.RunError) as error:
+    except (
+        ValueError,
+        OSError,
+        ModuleNotFoundError,
+        runs.RunError,
+        CheckpointError,
+    ) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -65,6 +65,7 @@ class EmbeddingSource:
         if data is not None:
             self._file = with_labels(self._file, data, called=str(paths[0]))
             notes = (f"labels are those of {data.name} ({data.source})",)
+        self._file = _scored_or_bare(self._file)
         self.name = "+".join(path.stem for path in paths)
         self.protocol = _stored_protocol(self._file, paths[0])
         self.images: Mapping[str, Images] | None = None
@@ -192,7 +193,8 @@ class RunSource:
         if asked not in self._averaged:
             files = [self._one(number, scale) for number, scale in wanted]
             labels = [f"{self._runs[n].workdir} at scale {s:g}" for n, s in wanted]
-            self._averaged[asked] = average(files, method=self._method, labels=labels)
+            joined = average(files, method=self._method, labels=labels)
+            self._averaged[asked] = _scored_or_bare(joined)
         return self._averaged[asked]
 
     def _one(self, number: int, scale: float) -> EmbeddingFile:
@@ -210,6 +212,13 @@ class RunSource:
             self._files[number, scale] = file
             self._seconds[f"{run.workdir} at scale {scale:g}"] = seconds
         return self._files[number, scale]
+
+
+def _scored_or_bare(file: EmbeddingFile) -> EmbeddingFile:
+    """Drops identities that no query has, as in a challenge that keeps them back."""
+    if file.query_identities is None or (file.query_identities != -1).any():
+        return file
+    return replace(file, query_identities=None, gallery_identities=None)
 
 
 def with_labels(file: EmbeddingFile, data: ReidData, *, called: str) -> EmbeddingFile:

@@ -236,9 +236,11 @@ def load_run(workdir: str | Path, *, which: str = "best") -> Run:
         validate(config)
     except ValueError as error:
         raise ValueError(f"{workdir}: {CONFIG} is of no use here:\n{error}") from None
-    classes = _read_json(Path(workdir) / CLASSES)
+    num_classes = _read_json(Path(workdir) / CLASSES).get("num_classes")
+    if not isinstance(num_classes, int):
+        raise ValueError(f"{workdir}: {CLASSES} does not say num_classes")
     network, transform, _ = build_training(
-        config, num_classes=classes["num_classes"], steps_per_epoch=1, shapes=True
+        config, num_classes=num_classes, steps_per_epoch=1, shapes=True
     )
     like = training.init_state(network, transform, average=config.optimizer.average)
     with Checkpoints(workdir) as kept:

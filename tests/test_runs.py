@@ -48,6 +48,15 @@ def test_a_run_of_an_older_config_is_refused_by_name(config, tmp_path):
         runs.load_run(tmp_path / "run")
 
 
+def test_a_run_whose_classes_are_damaged_is_refused(config, tmp_path):
+    runs.save_config(tmp_path / "run", config)
+    (tmp_path / "run" / "classes.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"run: classes\.json does not say num_classes"
+    ):
+        runs.load_run(tmp_path / "run")
+
+
 def test_options_of_the_loader_and_kind_of_hold_out(config, tmp_path):
     (tmp_path / "query.txt").write_text("6 96\n6 96\n7 97\n8 98\n")
     config.data.options = {"query_labels": str(tmp_path / "query.txt")}

@@ -129,6 +129,20 @@ def test_a_data_set_labels_anyones_rows(tmp_path):
         EmbeddingSource([tmp_path / "named.npz"], data=data)
 
 
+def test_queries_without_identities_are_ranked_alone(workdirs, monkeypatch, tmp_path):
+    data = make_data()
+    split = replace(data.query, identities=np.full(3, -1))
+    hidden = replace(data, query=split)
+    monkeypatch.setattr(_sources.runs, "load_data", lambda *_, **__: hidden)
+    file = RunSource(workdirs[:1], split="test").embeddings(None)
+    assert file.query_identities is None and file.gallery_identities is None
+    assert file.gallery_tracklets is not None
+    kept = replace(make_file(), query_identities=np.full(6, -1))
+    save(kept, tmp_path / "e.npz")
+    source = EmbeddingSource([tmp_path / "e.npz"])
+    assert source.embeddings(None).query_identities is None
+
+
 def test_what_was_left_out_of_the_data_is_said_with_every_result(
     workdirs, monkeypatch, tmp_path
 ):

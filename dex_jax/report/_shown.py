@@ -43,7 +43,8 @@ def shown_lists(
         One entry a query.
     """
     if file.query_identities is None:
-        return [Shown(ids[:length].tolist(), UNKNOWN * length, 0) for ids in result.ids]
+        first = [ids[:length].tolist() for ids in result.ids]
+        return [Shown(ids, UNKNOWN * len(ids), 0) for ids in first]
     lists = []
     for start in range(0, len(result.ids), 64):
         rows = slice(start, start + 64)

@@ -55,6 +55,8 @@ def test_lists_without_labels_are_unknown():
     object.__setattr__(file, "query_identities", None)
     (shown,) = shown_lists(result, file, Protocol("p"), length=2)
     assert shown.kinds == "33" and shown.first_hit == 0
+    (short,) = shown_lists(result, file, Protocol("p"))
+    assert short.kinds == "333" and len(short.ids) == 3
 
 
 def test_explanation_counts_ranks_reciprocity_and_shares():
