@@ -213,9 +213,7 @@ def relative_error(tree: Any, expected: Any) -> float:
     return float(difference / optax.tree.norm(expected))
 
 
-@pytest.mark.parametrize(
-    ("devices", "split"), [(1, False), (2, False), (8, False), (8, True)]
-)
+@pytest.mark.parametrize(("devices", "split"), [(2, False), (8, False), (8, True)])
 def test_meshes_give_the_losses_and_statistics_of_one_device(
     network, batch, plain_steps, devices, split
 ):
