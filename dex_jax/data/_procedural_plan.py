@@ -17,7 +17,7 @@ from dex_jax.data._procedural_vehicles import (
 )
 from dex_jax.data._procedural_view import Drive, Occluder
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SPLITS = ("train", "query", "gallery")
 
 
@@ -50,6 +50,9 @@ class Recipe:
     """How far cameras differ in light, colour and sharpness: 0 none, 1 full."""
     views: float = 1.0
     """How far the cameras' directions spread: 1 all around, 0 all from one side."""
+    turn: float = 0.0
+    """Degrees by which vehicles turn, at most, before a camera: a tracklet then
+    holds sides of a vehicle that single images of other cameras lack."""
     roads: float = 0.0
     """Share of the drives on any of the roads instead of the camera's own: a network
     cannot tell cameras by what stands behind the vehicles."""
@@ -77,17 +80,18 @@ RECIPES = {
         occluded=0.1,
     ),
     "demo": Recipe(
-        train_ids=280,
+        train_ids=440,
         test_ids=60,
         image_size=64,
         cameras=8,
-        train_cameras=5.0,
+        train_cameras=4.5,
         gallery_cameras=3.5,
-        train_frames=6.0,
+        train_frames=9.0,
         gallery_frames=14.0,
-        look_alikes=0.2,
+        look_alikes=0.12,
         camera_strength=0.4,
-        views=0.3,
+        views=0.42,
+        turn=100.0,
         roads=1.0,
         colorful=0.7,
         occluded=0.12,
@@ -178,6 +182,7 @@ def plan(recipe: Recipe, seed: int) -> list[Job]:
                 )
                 drive = _drive(recipe, drive_rng, seed)
                 eye = _on_a_road(recipe, eyes[camera], drive_rng)
+                eye = _in_a_turn(recipe, eye, drive_rng)
                 job = Job(
                     split,
                     identity,
@@ -253,6 +258,14 @@ def _on_a_road(recipe: Recipe, camera: Camera, rng: np.random.Generator) -> Came
     return replace(
         camera, verge=road.verge, wall=road.wall, crossing=road.crossing, sun=sky.sun
     )
+
+
+def _in_a_turn(recipe: Recipe, camera: Camera, rng: np.random.Generator) -> Camera:
+    """The camera over a bend of its own, to the left or to the right."""
+    if not recipe.turn:
+        return camera
+    bend = recipe.turn * rng.uniform(0.4, 1) * rng.choice((-1, 1))
+    return replace(camera, bend=camera.bend + float(bend))
 
 
 def _drive(recipe: Recipe, rng: np.random.Generator, seed: int) -> Drive:

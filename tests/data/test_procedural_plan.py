@@ -8,9 +8,9 @@ from dex_jax.data._procedural_scene import CAMERAS
 from dex_jax.data._procedural_vehicles import BODY_WEIGHTS
 
 DIGESTS = {
-    "tiny": "b267a66c5d9b",
-    "demo": "804e606767f0",
-    "large": "70b53fc48cc9",
+    "tiny": "3bc86775773a",
+    "demo": "c90b3d8b6b1c",
+    "large": "e1baf3679291",
 }
 
 
@@ -116,6 +116,16 @@ def test_views_draw_the_cameras_together():
 
     assert spread(0.0) == 0
     assert spread(0.5) == pytest.approx(0.5 * spread(1.0))
+
+
+def test_vehicles_turn_to_both_sides_where_asked_to():
+    recipe = dataclasses.replace(RECIPES["demo"], turn=80.0)
+    plain = [camera.bend for camera in cameras(recipe)]
+    bends = [job.camera.bend - plain[job.camera_id] for job in plan(recipe, 0)]
+    assert min(map(abs, bends)) >= 32 and max(map(abs, bends)) <= 80
+    assert min(bends) < 0 < max(bends)
+    straight = plan(dataclasses.replace(recipe, turn=0.0), 0)
+    assert {job.camera.bend for job in straight} == set(plain)
 
 
 def test_on_any_road_a_camera_is_not_told_by_what_stands_behind():
