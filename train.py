@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
         config: Config = CONFIG.value
         config.lock()
     logging.set_verbosity(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
     if DISTRIBUTED.value:
