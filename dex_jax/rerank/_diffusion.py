@@ -11,7 +11,12 @@ from dex_jax._checks import check_choice, check_count, check_number, is_concrete
 from dex_jax.neighbors import Neighbors, limit_k, search, self_search
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._kinds import Tile, adjusted, unmarked
-from dex_jax.rerank._mutual_graph import MutualGraph, mutual_graph, propagate, tile
+from dex_jax.rerank._mutual_graph import (
+    MutualGraph,
+    block_size,
+    mutual_graph,
+    propagate,
+)
 from dex_jax.rerank._query_expansion import clipped_power
 
 SOLVERS = ("power", "cg")
@@ -166,7 +171,7 @@ def diffuse_ranking(
 def _over_blocks(start, links: MutualGraph, gamma, solve, write, out):
     """Solves for blocks of queries and writes what is kept of their scores `[b, G]`."""
     Q = start.ids.shape[0]
-    size = -(-Q // -(-Q // tile().columns))  # columns of one right-hand side
+    size = -(-Q // -(-Q // block_size().columns))  # queries at a time
     weights = clipped_power(start.scores, gamma)  # [Q, K']
     column = jnp.arange(size)[:, None]
     blocks, _, rows = links.ids.shape

@@ -13,29 +13,29 @@ from dex_jax.rerank._query_expansion import clipped_power
 _UNROLL = 10
 
 
-class Tile(NamedTuple):
+class Block(NamedTuple):
     """How much of a product is done at a time."""
 
     rows: int
     columns: int
 
 
-def tile() -> Tile:
+def block_size() -> Block:
     """A CPU wants operands that stay in its caches, accelerators few kernels."""
-    return Tile(4096, 32) if jax.default_backend() == "cpu" else Tile(2**20, 128)
+    return Block(4096, 32) if jax.default_backend() == "cpu" else Block(2**20, 128)
 
 
 class MutualGraph(NamedTuple):
     """A sparse symmetric matrix `[G, G]`, its nodes in order of falling degree.
 
     Blocks of R rows have about one degree each, so that a product visits the edges
-    and hardly an empty slot. `[B, K, R]` is block, edge, row.
+    and hardly an empty slot.
     """
 
     place: jax.Array  # [G] int32, where a node stands in the order
-    ids: jax.Array  # [B, K, R] int32, in the order
-    weights: jax.Array  # [B, K, R] float32, 0 in empty slots
-    trips: jax.Array  # [B] int32, groups of edges that hold all of a block's
+    ids: jax.Array  # [blocks, K, R] int32, in the order
+    weights: jax.Array  # [blocks, K, R] float32, 0 in empty slots
+    trips: jax.Array  # [blocks] int32, groups of edges that hold all of a block's
 
 
 def mutual(graph: Neighbors) -> jax.Array:
@@ -71,7 +71,7 @@ def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> MutualGraph:
     order = jnp.argsort(-degree, stable=True).astype(jnp.int32)
     place = jnp.zeros(G, jnp.int32).at[order].set(jnp.arange(G, dtype=jnp.int32))
 
-    blocks = -(-G // tile().rows)
+    blocks = -(-G // block_size().rows)
     rows = -(-G // blocks)
     slots = -(-K // _UNROLL) * _UNROLL
     # An edge's slot: how many edges of its row stand before it. Others fall out.
@@ -89,7 +89,7 @@ def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> MutualGraph:
 
 
 def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
-    """The product `S f` of columns `[B * R, b]` in the graph's own order."""
+    """The product `S f` of columns `[blocks * R, b]` in the graph's own order."""
     rows = graph.ids.shape[2]
 
     def block(number: jax.Array, out: jax.Array) -> jax.Array:

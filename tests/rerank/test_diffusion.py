@@ -90,7 +90,8 @@ def test_the_graph_is_the_one_of_eq_9():
 
 
 def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch):
-    monkeypatch.setattr(_mutual_graph, "tile", lambda: _mutual_graph.Tile(300, 32))
+    block = _mutual_graph.Block(300, 32)
+    monkeypatch.setattr(_mutual_graph, "block_size", lambda: block)
     # A cone of directions, and 20 strangers that it attracts without listing them.
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(500, 8))
