@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dex_jax import models, runs
+
+# On one worker, its processes share the compiled programs and the run that is whole.
+pytestmark = pytest.mark.xdist_group("train")
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -49,6 +53,7 @@ def environment(home: Path) -> dict[str, str]:
         "XLA_FLAGS": "",
         "DEX_JAX_DATA": str(home),
         "JAX_COMPILATION_CACHE_DIR": keep,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }
 
@@ -277,11 +282,16 @@ def test_mistakes_are_told_before_work_starts(
 def test_a_loss_that_is_no_number_names_its_step_and_images(
     environment: dict[str, str], home: Path
 ):
+    # Weights, not a learning rate: those of the compiled step stay as they are.
+    given = models.backbone("resnet_slim", width=4, last_stride=1, rngs=7)
+    stem: Any = given.units["stem"]
+    stem.conv1.kernel.set_value(stem.conv1.kernel[...] * np.nan)
+    models.save_torch_weights(given, home / "diverged.safetensors")
     workdir = home / "diverged"
     text = refused(
         environment,
         *TINY,
-        "--config.optimizer.learning_rate=1e30",
+        f"--config.model.pretrained={home / 'diverged.safetensors'}",
         f"--workdir={workdir}",
     )
     assert re.search(r"error: step \d+: the loss is (nan|inf)", text)
