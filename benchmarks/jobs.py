@@ -127,6 +127,31 @@ def _one_by_one(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
     return call
 
 
+def _swept_k(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from dex_jax.rerank import tracklet_query_expansion
+
+    tracklets = jax.device_put(data.tracklets)
+    counts = jnp.arange(1, 25)
+    return lambda: jax.vmap(
+        lambda k: tracklet_query_expansion(query, gallery, tracklets, k=k, k_max=24)
+    )(counts)
+
+
+def _k_one_by_one(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from dex_jax.rerank import tracklet_query_expansion
+
+    tracklets = jax.device_put(data.tracklets)
+    return lambda: jnp.stack(
+        [tracklet_query_expansion(query, gallery, tracklets, k=k) for k in range(1, 25)]
+    )
+
+
 def _evaluate(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
     import jax
 
@@ -267,6 +292,8 @@ JOBS = [
     ),
     Job("24 values of lambda", OURS, _jax(_swept), repeats=1),
     Job("24 values of lambda", "24 calls", _jax(_one_by_one), repeats=0),
+    Job("24 values of k, DEx", OURS, _jax(_swept_k), repeats=1),
+    Job("24 values of k, DEx", "24 calls", _jax(_k_one_by_one), repeats=0),
     Job("mAP", OURS, _jax(_evaluate), repeats=5),
     Job(
         "mAP",

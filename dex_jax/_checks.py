@@ -4,11 +4,25 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 `vmap` or `grad` the checks on values are skipped and those on shapes remain.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
+
+
+class Count(NamedTuple):
+    """A count option such as `k`: how wide lists are, and how much of them counts.
+
+    Attributes:
+        width: entries of a list, static.
+        value: scalar int32, the first entries that count; None where all of them do.
+    """
+
+    width: int
+    value: jax.Array | None = None
 
 
 def is_concrete(*arrays: object) -> bool:
@@ -149,6 +163,38 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
     return int(value)
+
+
+def check_masked_count(value: object, most: object, name: str) -> Count:
+    """Reads a count and its static maximum, which if given lets the count be traced.
+
+    Raises:
+        ValueError: not whole numbers of at least 1, a count above its maximum, or a
+            traced one without (its value is not looked at).
+    """
+    if not is_concrete(value):
+        if most is None:
+            raise ValueError(
+                f"{name}: sets a shape and is traced; give {name}_max, the largest "
+                "value it may take"
+            )
+        traced = jnp.asarray(value)
+        if traced.shape != () or not jnp.issubdtype(traced.dtype, jnp.integer):
+            raise ValueError(
+                f"{name}: expected one whole number, got {traced.dtype} of shape "
+                f"{traced.shape}"
+            )
+        width = check_count(most, f"{name}_max")
+        return Count(width, traced.astype(jnp.int32))
+    if most is None:
+        return Count(check_count(value, name))
+    # One entry of an array of counts is a count too.
+    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
+        value = value.item()
+    number, width = check_count(value, name), check_count(most, f"{name}_max")
+    if number > width:
+        raise ValueError(f"{name}: expected at most {name}_max={width}, got {number}")
+    return Count(width, jnp.asarray(number, jnp.int32))
 
 
 def check_number(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    Count,
     check_choice,
     check_count,
     check_rows,
@@ -100,16 +101,24 @@ def _without_self(found: Neighbors) -> Neighbors:
     )
 
 
-def limit_k(k: int, size: int, name: str) -> int:
+def limit_k(k: int, size: int, name: str, *, stacklevel: int = 3) -> int:
     """Returns `k`, or all there is with a warning that names `k` and the size."""
     if k <= size:
         return k
     warnings.warn(
         f"{name}={k} is more than the {size} there are; using {size}",
         UserWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
     return size
+
+
+def limit_count(count: Count, size: int, name: str) -> Count:
+    """`limit_k` of a count, or of its maximum where it has one."""
+    if count.value is None:
+        return Count(limit_k(count.width, size, name, stacklevel=4))
+    width = limit_k(count.width, size, f"{name}_max", stacklevel=4)
+    return Count(width, jnp.minimum(count.value, width))
 
 
 def search(

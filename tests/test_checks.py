@@ -73,6 +73,16 @@ def test_unit_rows_neither_overflow_nor_vanish():
         (lambda: checks.check_ids([1.0], "ids", size=1), "ids: expected integers"),
         (lambda: checks.check_count(True, "k"), "k: expected a whole number, got True"),
         (lambda: checks.check_count(0, "k"), "k: expected at least 1, got 0"),
+        (
+            lambda: checks.check_masked_count(3, 2, "k"),
+            "k: expected at most k_max=2, got 3",
+        ),
+        (lambda: checks.check_masked_count(3, 0, "k"), "k_max: expected at least 1"),
+        (lambda: checks.check_masked_count(1.0, 2, "k"), "k: expected a whole number"),
+        (
+            lambda: jax.jit(lambda k: checks.check_masked_count(k, None, "k"))(1),
+            "k: sets a shape and is traced; give k_max",
+        ),
         (lambda: checks.check_choice("c", "w", ("a", "b")), "w: .* 'a', 'b', got 'c'"),
         (lambda: checks.check_number("1", "a"), "a: expected a number, got '1'"),
         (lambda: checks.check_number([1.0], "a"), "a: expected a number, got"),
@@ -94,6 +104,9 @@ def test_says_what_is_wrong(call, message):
 
 def test_what_is_right_passes():
     assert checks.check_count(np.int64(3), "k") == 3
+    assert checks.check_masked_count(3, None, "k") == (3, None)
+    for three in (3, np.int64(3), jnp.int32(3), np.array(3)):
+        assert checks.check_masked_count(three, 9, "k") == (9, 3)
     assert checks.check_choice("a", "w", ("a", "b")) == "a"
     checks.check_number(jnp.float32(0.5), "a", least=0, below=1)
     jax.jit(lambda a: checks.check_number(a, "a", least=9))(1.0)

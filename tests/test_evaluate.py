@@ -128,6 +128,8 @@ def test_sweep_prints_its_grid(run, tmp_path):
     assert code == 0 and "dex.alpha / dex.k" in out
     found = json.loads((tmp_path / "grid" / "report.json").read_text())["sweep"]
     assert np.array(found["mAP"]).shape == (2, 2)
+    single = run("--rerank", "dex(k=2)", "--out", "single")[1]
+    assert f"{100 * found['mAP'][1][0]:.1f}" in single
     assert (tmp_path / "grid" / "sweep.png").is_file()
 
 

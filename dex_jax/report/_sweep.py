@@ -1,5 +1,6 @@
 """A grid over one or two options of a chain."""
 
+import inspect
 import itertools
 import re
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.report._paper import TABLES
 from dex_jax.report._results import score_chain
-from dex_jax.rerank import Graphs, parse
+from dex_jax.rerank import Graphs, parse, steps
 
 
 class Axis(NamedTuple):
@@ -34,7 +35,11 @@ class Grid(NamedTuple):
     axes: tuple[Axis, ...]
 
     def chains(self) -> list[str]:
-        """Returns the chain of every cell, the last axis running fastest."""
+        """Returns the chain of every cell, the last axis running fastest.
+
+        A count such as `k` gets its largest value as `k_max`, unless the chain says
+        otherwise: all cells then share their programs and neighbour lists.
+        """
         return [
             self._with(values)
             for values in itertools.product(*(axis.values for axis in self.axes))
@@ -44,6 +49,11 @@ class Grid(NamedTuple):
         chain = self.chain
         for axis, value in zip(self.axes, values, strict=True):
             chain = with_option(chain, axis.step, axis.option, value)
+        for axis in self.axes:
+            most = f"{axis.option}_max"
+            if most in inspect.signature(getattr(steps, axis.step)).parameters:
+                largest = max(axis.values)
+                chain = with_option(chain, axis.step, most, largest, replace=False)
         return chain
 
 
@@ -96,9 +106,12 @@ def read_sweep(text: str, *, chain: str) -> Grid:
     Example:
         >>> read_sweep("dex.alpha=1,2", chain="dex,dba").chains()
         ['dex(alpha=1),dba', 'dex(alpha=2),dba']
+        >>> read_sweep("dex.k=5,9", chain="dex,dba").chains()
+        ['dex(k=5,k_max=9),dba', 'dex(k=9,k_max=9),dba']
     """
     if chain in TABLES:
         raise ValueError(f"sweep: needs a chain for --rerank, got {chain!r}")
+    parse(chain)
     axes = []
     for part in filter(None, (p.strip() for p in text.split(";"))):
         match = re.fullmatch(r"(\w+)\.(\w+)\s*=\s*(.+)", part)
@@ -121,8 +134,10 @@ def read_sweep(text: str, *, chain: str) -> Grid:
     return grid
 
 
-def with_option(chain: str, step: str, option: str, value: float) -> str:
-    """Sets one option of one step of a chain.
+def with_option(
+    chain: str, step: str, option: str, value: float, *, replace: bool = True
+) -> str:
+    """Sets one option of one step of a chain; one given stays unless `replace`.
 
     Raises:
         ValueError: the chain has no such step.
@@ -130,6 +145,8 @@ def with_option(chain: str, step: str, option: str, value: float) -> str:
     Example:
         >>> with_option("dex(k=5),dba", "dex", "k", 10.0)
         'dex(k=10),dba'
+        >>> with_option("dex(k=5),dba", "dex", "k", 10.0, replace=False)
+        'dex(k=5),dba'
     """
     parts = [part.strip() for part in re.split(r",(?![^(]*\))", chain)]
     names = [part.partition("(")[0].strip() for part in parts]
@@ -137,11 +154,10 @@ def with_option(chain: str, step: str, option: str, value: float) -> str:
         raise ValueError(f"sweep: {step!r} is not a step of {chain!r}")
     at = names.index(step)
     inside = parts[at].partition("(")[2].rstrip(")")
-    kept = [
-        item
-        for item in filter(None, (i.strip() for i in inside.split(",")))
-        if item.partition("=")[0].strip() != option
-    ]
+    items = [item.strip() for item in inside.split(",") if item.strip()]
+    kept = [item for item in items if item.partition("=")[0].strip() != option]
+    if len(kept) < len(items) and not replace:
+        return chain
     parts[at] = f"{step}({','.join([*kept, f'{option}={value:g}'])})"
     return ",".join(parts)
 
@@ -149,7 +165,8 @@ def with_option(chain: str, step: str, option: str, value: float) -> str:
 def sweep(file: EmbeddingFile, grid: Grid, protocol: Protocol) -> Swept:
     """Scores every cell of a grid.
 
-    Traced options, such as alpha, gamma and lambda_, share one compilation.
+    Traced options, such as alpha, gamma and lambda_, share one compilation, and so do
+    counts up to their largest value; the gallery is searched once for each stretch.
 
     Args:
         file: with identities.

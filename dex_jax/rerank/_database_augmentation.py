@@ -8,14 +8,15 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    Count,
     check_choice,
-    check_count,
+    check_masked_count,
     check_number,
     check_rows,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_k, self_search
-from dex_jax.rerank._query_expansion import add_rows, clipped_power
+from dex_jax.neighbors import Neighbors, limit_count, self_search
+from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 
 INCLUDE_SELF = ("plus", "top_k")
 
@@ -23,9 +24,10 @@ INCLUDE_SELF = ("plus", "top_k")
 def database_augmentation(
     gallery: ArrayLike,
     *,
-    k: int = 10,
+    k: int | jax.Array = 10,
     alpha: float | jax.Array = 0.0,
     include_self: str = "plus",
+    k_max: int | None = None,
 ) -> jax.Array:
     """Replaces each gallery image by a sum over its `k` nearest ones (DBA).
 
@@ -39,13 +41,15 @@ def database_augmentation(
         alpha: power of the cosine, at least 0; may be traced.
         include_self: "plus" adds `k` others to the image itself; "top_k" sums the `k`
             nearest with the image counted as one of them.
+        k_max: if given, the static width of the lists, and `k` may be traced: what lies
+            beyond `k` is masked. Beyond what there is: all of them, and one warning.
 
     Returns:
         The augmented gallery `[G, D]`, unit rows.
 
     Raises:
-        ValueError: rows that cannot be ranked, `k` below 1, `alpha` below 0, another
-            word for `include_self`.
+        ValueError: rows that cannot be ranked, `k` below 1, above `k_max` or traced
+            without it, `alpha` below 0, another word for `include_self`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,48 +57,63 @@ def database_augmentation(
         >>> database_augmentation(gallery, k=1)[0].round(3)
         Array([0.707, 0.707], dtype=float32)
     """
-    check_options(k=k, alpha=alpha, include_self=include_self)
+    count = check_options(k=k, alpha=alpha, include_self=include_self, k_max=k_max)
     rows = unit_rows(check_rows(gallery, "gallery"))
-    width = graph_width(rows.shape[0], k=k, include_self=include_self)
-    graph = self_search(rows, k=width)[0]
-    return augment(rows, graph, alpha=alpha, include_self=include_self)
+    read = entries(count, rows.shape[0], include_self=include_self)
+    graph = self_search(rows, k=read.width)[0]
+    return augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
 
 
-def check_options(*, k: int, alpha: float | jax.Array, include_self: str) -> None:
-    """Refuses options out of range."""
+def check_options(
+    *,
+    k: int | jax.Array,
+    alpha: float | jax.Array,
+    include_self: str,
+    k_max: int | None,
+) -> Count:
+    """Refuses options out of range; returns the neighbours asked for."""
     check_number(alpha, "alpha", least=0)
     check_choice(include_self, "include_self", INCLUDE_SELF)
-    check_count(k, "k")
+    return check_masked_count(k, k_max, "k")
 
 
-def graph_width(size: int, *, k: int, include_self: str) -> int:
-    """Width of the gallery graph, the row itself counted, that is read."""
+def entries(count: Count, size: int, *, include_self: str) -> Count:
+    """Entries of the gallery's own lists, the row itself counted, that are read."""
     if include_self == "top_k":
-        return limit_k(k, size, "k")
-    return limit_k(k, size - 1, "k") + 1
+        return limit_count(count, size, "k")
+    width, value = limit_count(count, size - 1, "k")
+    return Count(width + 1, None if value is None else value + 1)
 
 
 @functools.partial(jax.jit, static_argnames=("include_self",))
 def augment(
     gallery: jax.Array,
     graph: Neighbors,
+    read: jax.Array | None = None,
     *,
     alpha: float | jax.Array,
     include_self: str,
 ) -> jax.Array:
-    """DBA on unit rows and their own neighbour lists, the row itself counted."""
+    """DBA on unit rows and their own neighbour lists, the row itself counted.
+
+    Only the first `read` entries of a list count, all of them if None.
+    """
     ids, weights = graph.ids, clipped_power(graph.scores, alpha)  # [G, K]
     if include_self == "plus":
-        ids, weights = _with_self(ids, weights)
+        ids, weights = _with_self(ids, weights, read)
+    weights = first_few(weights, read)
     # In gallery order, so that equal sets of neighbours give equal sums.
     ids, weights = lax.sort((ids, weights), num_keys=1)
     return unit_rows(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
 
 
-def _with_self(ids: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _with_self(
+    ids: jax.Array, weights: jax.Array, read: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """Gives the row itself the weight 1 in its own list, whatever its place there."""
     row = jnp.arange(ids.shape[0], dtype=ids.dtype)
     # Exact duplicates of lower index can fill a whole list: then the last one leaves.
-    present = jnp.any(ids == row[:, None], axis=1)
-    ids = ids.at[:, -1].set(jnp.where(present, ids[:, -1], row))
+    present = jnp.any(first_few(ids == row[:, None], read), axis=1)
+    last = -1 if read is None else read - 1
+    ids = ids.at[:, last].set(jnp.where(present, ids[:, last], row))
     return ids, jnp.where(ids == row[:, None], 1, weights)

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_choice, check_count, check_number, is_concrete
-from dex_jax.neighbors import Neighbors, limit_k, search, self_search
+from dex_jax._checks import (
+    Count,
+    check_choice,
+    check_count,
+    check_masked_count,
+    check_number,
+    is_concrete,
+)
+from dex_jax.neighbors import Neighbors, limit_count, search, self_search
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 from dex_jax.rerank._mutual_graph import (
@@ -17,7 +24,7 @@ from dex_jax.rerank._mutual_graph import (
     mutual_graph,
     propagate,
 )
-from dex_jax.rerank._query_expansion import clipped_power
+from dex_jax.rerank._query_expansion import clipped_power, first_few
 
 SOLVERS = ("power", "cg")
 INITIALS = ("y", "zero")
@@ -30,13 +37,15 @@ def diffusion(
     query: ArrayLike,
     gallery: ArrayLike,
     *,
-    k: int = 50,
-    k_query: int = 25,
+    k: int | jax.Array = 50,
+    k_query: int | jax.Array = 25,
     alpha: float | jax.Array = 0.95,
     gamma: float | jax.Array = 3.0,
     iterations: int | jax.Array = POWER_STEPS,
     solver: str = "power",
     initial: str = "y",
+    k_max: int | None = None,
+    k_query_max: int | None = None,
 ) -> jax.Array:
     """Scores the gallery by diffusing each query over the gallery's graph.
 
@@ -58,13 +67,17 @@ def diffusion(
         solver: "power", or "cg": the converged answer
             `(1 - alpha) (I - alpha S)^-1 y` by conjugate gradients.
         initial: the first `f` of the power iteration, "y" or "zero".
+        k_max: if given, the static width of the graph's lists, and `k` may be traced:
+            what lies beyond `k` is masked. Beyond `G`: all of them, and one warning.
+        k_query_max: the same for `k_query`.
 
     Returns:
         Scores `[Q, G]`, at least 0 up to rounding.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, an option out of
-            its range, `iterations` or `initial` given to "cg".
+            its range, a count above its maximum or traced without it, `iterations` or
+            `initial` given to "cg".
 
     Example:
         >>> import jax.numpy as jnp
@@ -75,10 +88,13 @@ def diffusion(
     """
     query, gallery = unit_pair(query, gallery)
     check_options(alpha, gamma, iterations, solver, initial)
-    k, k_query = graph_widths(gallery.shape[0], k=k, k_query=k_query)
+    counts = check_counts(k, k_query, k_max, k_query_max)
+    own, near = limit_counts(counts, gallery.shape[0])
     return diffuse_scores(
-        search(query, gallery, k=k_query),
-        self_search(gallery, k=k)[0],
+        search(query, gallery, k=near.width),
+        self_search(gallery, k=own.width)[0],
+        k=own.value,
+        k_query=near.value,
         alpha=alpha,
         gamma=gamma,
         iterations=iterations,
@@ -87,11 +103,23 @@ def diffusion(
     )
 
 
-def graph_widths(size: int, *, k: int, k_query: int) -> tuple[int, int]:
-    """Widths of the gallery's and the queries' lists, at most the gallery."""
-    check_count(k, "k")
-    check_count(k_query, "k_query")
-    return limit_k(k, size, "k"), limit_k(k_query, size, "k_query")
+def check_counts(
+    k: int | jax.Array,
+    k_query: int | jax.Array,
+    k_max: int | None,
+    k_query_max: int | None,
+) -> tuple[Count, Count]:
+    """Reads the entries of the gallery's and of the queries' lists."""
+    return (
+        check_masked_count(k, k_max, "k"),
+        check_masked_count(k_query, k_query_max, "k_query"),
+    )
+
+
+def limit_counts(counts: tuple[Count, Count], size: int) -> tuple[Count, Count]:
+    """The same, but at most the gallery."""
+    own, near = counts
+    return limit_count(own, size, "k"), limit_count(near, size, "k_query")
 
 
 def check_options(
@@ -126,16 +154,21 @@ def diffuse_scores(
     iterations: int | jax.Array,
     solver: str,
     initial: str,
+    k: jax.Array | None = None,
+    k_query: jax.Array | None = None,
 ) -> jax.Array:
-    """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`."""
+    """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`.
+
+    Where given, only the first `k` and `k_query` entries of the lists count.
+    """
     Q, G = start.ids.shape[0], graph.ids.shape[0]
-    links = mutual_graph(graph, gamma)
+    links = mutual_graph(graph, gamma, k)
     solve = _solver(links, alpha, iterations, solver, initial)
 
     def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
 
-    return _over_blocks(start, links, gamma, solve, write, jnp.zeros((Q, G)))
+    return _over_blocks(start, links, gamma, k_query, solve, write, jnp.zeros((Q, G)))
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "initial", "top"))
@@ -149,11 +182,13 @@ def diffuse_ranking(
     solver: str,
     initial: str,
     top: int,
+    k: jax.Array | None = None,
+    k_query: jax.Array | None = None,
     tiles: tuple[Tile, ...] = (),
 ) -> Ranking:
     """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
     Q = start.ids.shape[0]
-    links = mutual_graph(graph, gamma)
+    links = mutual_graph(graph, gamma, k)
     solve = _solver(links, alpha, iterations, solver, initial)
 
     def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
@@ -165,14 +200,14 @@ def diffuse_ranking(
         )
 
     empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
-    return unmarked(_over_blocks(start, links, gamma, solve, write, empty))
+    return unmarked(_over_blocks(start, links, gamma, k_query, solve, write, empty))
 
 
-def _over_blocks(start, links: MutualGraph, gamma, solve, write, out):
+def _over_blocks(start, links: MutualGraph, gamma, k_query, solve, write, out):
     """Solves for blocks of queries and writes what is kept of their scores `[b, G]`."""
     Q = start.ids.shape[0]
     size = -(-Q // -(-Q // block_size().columns))  # queries at a time
-    weights = clipped_power(start.scores, gamma)  # [Q, K']
+    weights = first_few(clipped_power(start.scores, gamma), k_query)  # [Q, K']
     column = jnp.arange(size)[:, None]
     blocks, _, rows = links.ids.shape
 

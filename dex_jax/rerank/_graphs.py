@@ -19,7 +19,7 @@ class Graphs:
     Args:
         least: lists are made at least so wide; the widest `Pipeline.width` of the
             chains to come spares a second search.
-        keep: galleries kept, the latest; each takes `[G, D]` and its lists.
+        keep: galleries kept, those used last; each takes `[G, D]` and its lists.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,8 +42,9 @@ class Graphs:
         """Returns lists of `width` or more of unit rows; None for width 0."""
         if not width or not is_concrete(gallery):
             return build_graph(gallery, width)
-        for known, known_width, graph in self._entries:
+        for place, (known, known_width, graph) in enumerate(self._entries):
             if known_width >= width and _same(known, gallery):
+                self._entries.insert(0, self._entries.pop(place))
                 return graph
         width = max(width, min(self._least, gallery.shape[0]))
         graph = build_graph(gallery, width)

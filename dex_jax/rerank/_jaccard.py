@@ -33,21 +33,25 @@ class Support(NamedTuple):
     most: jax.Array
 
 
-def query_support(encoding: Encoding, lists: jax.Array, *, size: int) -> Support:
-    """Local query expansion: the mean encoding of each query's `lists` `[Q, k2]`."""
+def query_support(
+    encoding: Encoding, lists: jax.Array, k2: jax.Array | None = None, *, size: int
+) -> Support:
+    """Local query expansion: the mean encoding of each query's `lists` `[Q, K]`.
+
+    Where given, the first `k2` of a list count alone.
+    """
     N, W = encoding.ids.shape
-    Q, k2 = lists.shape
-    block = even_block(Q, _TILE_BYTES // (4 * (N + 4 * k2 * W)))
+    Q, K = lists.shape
+    block = even_block(Q, _TILE_BYTES // (4 * (N + 4 * K * W)))
     row = jnp.arange(block, dtype=jnp.int32)[:, None]
 
     def one_block(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         near = lax.dynamic_slice_in_dim(lists, start, block)
-        ids = take_rows(encoding.ids, near).reshape(block, k2 * W)
-        weights = take_rows(encoding.weights, near).reshape(block, k2 * W)
+        ids, weights = _listed(encoding, near, k2)  # [b, K x W]
         dense = (
             jnp.zeros((block, N))
             .at[row, ids]
-            .add(weights / k2, mode="promise_in_bounds")
+            .add(weights / _number(lists, k2), mode="promise_in_bounds")
         )
         ids = jnp.sort(jnp.where(weights > 0, ids, N), axis=1)
         first = jnp.concatenate(
@@ -66,10 +70,26 @@ def query_support(encoding: Encoding, lists: jax.Array, *, size: int) -> Support
     return Support(ids, weights, count.max())
 
 
+def _listed(
+    encoding: Encoding, lists: jax.Array, k2: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Entries of the encodings of each list `[b, K]`, 0 beyond the first `k2`."""
+    ids, weights = take_rows(encoding.ids, lists), take_rows(encoding.weights, lists)
+    if k2 is not None:
+        counts = jnp.arange(lists.shape[1])[None, :, None] < k2
+        weights = jnp.where(counts, weights, 0)
+    return ids.reshape(len(lists), -1), weights.reshape(len(lists), -1)
+
+
+def _number(lists: jax.Array, k2: jax.Array | None) -> int | jax.Array:
+    return lists.shape[1] if k2 is None else k2
+
+
 def over_gallery(
     support: Support,
     encoding: Encoding,
     lists: jax.Array,
+    k2: jax.Array | None,
     take: Callable[[Tree, jax.Array, jax.Array], Tree],
     first: Tree,
 ) -> Tree:
@@ -78,7 +98,8 @@ def over_gallery(
     Args:
         support: expanded encodings of the queries.
         encoding: encodings of the whole pool.
-        lists: `[G, k2]` neighbours whose mean encoding stands for each gallery image.
+        lists: `[G, K]` neighbours whose mean encoding stands for each gallery image.
+        k2: the first of these that count; None for all.
         take: `(carry, start, similarity [Q, tile]) -> carry`, called for tiles in
             rising order. The last one begins early rather than ending outside: it
             holds images that an earlier tile held.
@@ -106,8 +127,8 @@ def over_gallery(
         carry, table = state
         start = jnp.minimum(i * tile, G - tile)
         near = lax.dynamic_slice_in_dim(lists, start, tile)
-        points = take_rows(encoding.ids, near).reshape(tile, -1)
-        values = take_rows(encoding.weights, near).reshape(tile, -1) / near.shape[1]
+        points, values = _listed(encoding, near, k2)
+        values = values / _number(near, k2)
         # The mean encodings of the tile, [N, tile].
         dense = jnp.zeros((N, tile)) if table is None else table
         dense = dense.at[points, column].add(values, mode="promise_in_bounds")

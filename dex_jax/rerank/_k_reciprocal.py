@@ -9,17 +9,20 @@ import numpy as np
 from jax import lax
 
 from dex_jax._checks import (
-    check_count,
+    Count,
+    check_masked_count,
     check_rows,
     check_same_width,
     is_concrete,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_k
+from dex_jax.neighbors import Neighbors, limit_count
 from dex_jax.rerank._embeddings import Ranking, best
 from dex_jax.rerank._jaccard import Support, over_gallery, query_support
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
+    Members,
+    Reach,
     distance,
     encode,
     expand,
@@ -31,7 +34,8 @@ from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 class _Encoded(NamedTuple):
     encoding: Encoding
     support: Support
-    nearest: jax.Array  # [G, k2] pool ids whose encodings are averaged
+    nearest: jax.Array  # [G, K] pool ids whose encodings are averaged
+    k2: jax.Array | None  # the first of these that count; None for all
     minimum: jax.Array  # [Q] smallest cosine of each query over the pool
 
 
@@ -39,9 +43,11 @@ def k_reciprocal(
     query: jax.Array | np.ndarray,
     gallery: jax.Array | np.ndarray,
     *,
-    k1: int = 60,
-    k2: int = 30,
+    k1: int | jax.Array = 60,
+    k2: int | jax.Array = 30,
     lambda_: float | jax.Array = 0.5,
+    k1_max: int | None = None,
+    k2_max: int | None = None,
 ) -> jax.Array:
     """Re-ranks by the neighbours that two images share (Zhong et al., 2017).
 
@@ -58,23 +64,29 @@ def k_reciprocal(
 
     No array of pool x pool is made. The kernels are compiled for sizes that fit what
     the data need; inside the caller's `jit` or `vmap`, where data cannot be looked at,
-    they take the largest sizes possible, which costs memory.
+    they take the largest sizes possible, which costs memory. With `k1_max` the sizes
+    fit that, so that a loop over `k1` compiles its kernels once.
 
     Args:
         query: `[Q, D]`, finite, no zero row; rows need not be unit length.
         gallery: `[G, D]`, the same.
-        k1: neighbours of the full lists; static. Beyond the pool: all there is, and one
+        k1: neighbours of the full lists; beyond the pool: all there is, and one
             warning.
-        k2: images averaged, the image itself counted; 1 for none; static. Beyond the
-            pool: all there is, and one warning.
+        k2: images averaged, the image itself counted; 1 for none. Beyond the pool: all
+            there is, and one warning.
         lambda_: weight of the original distance, 0 to 1; may be traced.
+        k1_max: if given, the static width of the full lists, and `k1` may be traced:
+            what lies beyond `k1` is masked. Beyond the pool: all there is, and one
+            warning.
+        k2_max: the same for `k2`.
 
     Returns:
         Scores `[Q, G]`: 1 - final distance, larger is better.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, a count below 1,
-            or `lambda_` outside 0 to 1 (values are checked only when concrete).
+            above its maximum or traced without it, or `lambda_` outside 0 to 1 (values
+            are checked only when concrete).
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,32 +97,41 @@ def k_reciprocal(
     """
     query, gallery = check_rows(query, "query"), check_rows(gallery, "gallery")
     check_same_width(query, gallery, "query", "gallery")
+    counts = check_counts(k1, k2, k1_max, k2_max)
     return reciprocal_scores(
-        unit_rows(query), unit_rows(gallery), k1=k1, k2=k2, lambda_=lambda_
+        unit_rows(query), unit_rows(gallery), counts, lambda_=lambda_
     )
+
+
+def check_counts(
+    k1: int | jax.Array,
+    k2: int | jax.Array,
+    k1_max: int | None,
+    k2_max: int | None,
+) -> tuple[Count, Count]:
+    """Reads the neighbours of the full lists and the images averaged."""
+    return check_masked_count(k1, k1_max, "k1"), check_masked_count(k2, k2_max, "k2")
 
 
 def reciprocal_scores(
     query: jax.Array,
     gallery: jax.Array,
+    counts: tuple[Count, Count],
     *,
-    k1: int,
-    k2: int,
     lambda_: float | jax.Array,
     graph: tuple[Neighbors, jax.Array] | None = None,
 ) -> jax.Array:
     """`k_reciprocal` for unit rows; `graph` is the gallery's own, if known already."""
     lambda_ = check_lambda(lambda_)
-    found = _prepare(query, gallery, k1, k2, graph)
+    found = _prepare(query, gallery, counts, graph)
     return _scores(query, gallery, found, lambda_)
 
 
 def reciprocal_ranking(
     query: jax.Array,
     gallery: jax.Array,
+    counts: tuple[Count, Count],
     *,
-    k1: int,
-    k2: int,
     lambda_: float | jax.Array,
     top: int,
     graph: tuple[Neighbors, jax.Array] | None = None,
@@ -121,8 +142,7 @@ def reciprocal_ranking(
     Args:
         query: `[Q, D]` unit rows.
         gallery: `[G, D]` unit rows.
-        k1: as in `k_reciprocal`.
-        k2: as in `k_reciprocal`.
+        counts: `k1` and `k2` as in `k_reciprocal`.
         lambda_: as in `k_reciprocal`.
         top: images kept for each query, at most G.
         graph: the gallery's own lists, itself counted, at least `max(k1 + 1, k2)` wide
@@ -130,7 +150,7 @@ def reciprocal_ranking(
         tiles: steps that change tiles of the scores before the best are kept.
     """
     lambda_ = check_lambda(lambda_)
-    found = _prepare(query, gallery, k1, k2, graph)
+    found = _prepare(query, gallery, counts, graph)
     return _ranking(query, gallery, found, lambda_, tiles, top=top)
 
 
@@ -148,44 +168,65 @@ def check_lambda(lambda_: float | jax.Array) -> jax.Array:
 def _prepare(
     query: jax.Array,
     gallery: jax.Array,
-    k1: int,
-    k2: int,
+    counts: tuple[Count, Count],
     graph: tuple[Neighbors, jax.Array] | None,
 ) -> _Encoded:
     """Everything but the comparison with the gallery, in sizes that fit the data."""
     N = query.shape[0] + gallery.shape[0]
-    k1, k2 = check_count(k1, "k1"), check_count(k2, "k2")
     # As the authors' code: the half list hangs on the k1 asked for.
-    half = min(round(k1 / 2), N - 1)
-    k1, k2 = limit_k(k1, N - 1, "k1"), limit_k(k2, N, "k2")
-    pool = pool_neighbors(query, gallery, graph, width=max(k1 + 1, k2))
-    ids = pool.ids[:, : k1 + 1]
-    # The 2/3 rule leaves each accepted set fewer than a third of its members to bring.
-    worst_extra = min(N, (k1 + 1) * max(1, half // 3))
-    extra, known = _guess(1.5 * k1, worst_extra, ids)
-    members = expand(ids, half=half, extra=extra)
-    while not known and int(members.most) > extra:
-        extra = _round_up(int(members.most), worst_extra)
-        members = expand(ids, half=half, extra=extra)
-    if not known:
-        # Slots that no row uses would be carried through all that follows.
-        extra = _round_up(int(members.most), worst_extra)
-        members = members._replace(extra=members.extra[:, :extra])
+    asked = counts[0]
+    half = min(round(asked.width / 2), N - 1)
+    k1, k2 = limit_count(asked, N - 1, "k1"), limit_count(counts[1], N, "k2")
+    reach = None
+    if asked.value is not None:
+        near = jnp.round(asked.value / 2).astype(jnp.int32)
+        reach = Reach(jnp.minimum(asked.value, k1.width), jnp.minimum(near, half))
+    pool = pool_neighbors(query, gallery, graph, width=max(k1.width + 1, k2.width))
+    members = _members(pool.ids[:, : k1.width + 1], reach, half)
     encoding = encode(jnp.concatenate([query, gallery]), pool, members)
-    lists = pool.ids[: query.shape[0], :k2]
-    worst_size = min(N, k2 * encoding.ids.shape[1])
-    size, known = _guess(20 * k1, worst_size, ids)
-    support = _support(encoding, lists, size=size)
+    lists = pool.ids[: query.shape[0], : k2.width]
+    worst_size = min(N, k2.width * encoding.ids.shape[1])
+    size, known = _guess(20 * k1.width, worst_size, encoding.weights, k2.value)
+    support = _support(encoding, lists, k2.value, size=size)
     if not known and int(support.most) > size:
         size = _round_up(int(support.most), worst_size)
-        support = _support(encoding, lists, size=size)
-    nearest = pool.ids[query.shape[0] :, :k2]
-    return _Encoded(encoding, support, nearest, pool.minimum[: query.shape[0]])
+        support = _support(encoding, lists, k2.value, size=size)
+    nearest = pool.ids[query.shape[0] :, : k2.width]
+    minimum = pool.minimum[: query.shape[0]]
+    return _Encoded(encoding, support, nearest, k2.value, minimum)
 
 
-def _guess(guess: float, worst: int, data: jax.Array) -> tuple[int, bool]:
+def _members(ids: jax.Array, reach: Reach | None, half: int) -> Members:
+    """The sets of lists `[N, K]`, in as few slots for members from outside as fit."""
+    N, K = ids.shape
+    # The 2/3 rule leaves each accepted set fewer than a third of its members to bring.
+    worst = min(N, K * max(1, half // 3))
+    extra, known = _guess(1.5 * (K - 1), worst, ids, reach)
+    if known:
+        return expand(ids, reach, half=half, extra=extra)
+
+    def fit(reach: Reach | None, extra: int) -> Members:
+        members = expand(ids, reach, half=half, extra=extra)
+        while int(members.most) > extra:
+            extra = _round_up(int(members.most), worst)
+            members = expand(ids, reach, half=half, extra=extra)
+        return members
+
+    most = 0
+    if reach is not None:
+        # What the largest k1 takes: a loop over k1 then finds its kernels compiled.
+        ends = Reach(jnp.asarray(K - 1, jnp.int32), jnp.asarray(half, jnp.int32))
+        widest = fit(ends, extra)
+        extra, most = widest.extra.shape[1], int(widest.most)
+    members = fit(reach, extra)
+    # Slots that no row uses would be carried through all that follows.
+    extra = _round_up(max(most, int(members.most)), worst)
+    return members._replace(extra=members.extra[:, :extra])
+
+
+def _guess(guess: float, worst: int, *data: object) -> tuple[int, bool]:
     """A size to try, and whether it is certain to suffice."""
-    if not is_concrete(data) or guess >= worst:
+    if not is_concrete(*jax.tree.leaves(data)) or guess >= worst:
         return worst, True
     return _round_up(int(guess), worst), False
 
@@ -197,8 +238,10 @@ def _round_up(size: int, worst: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
-def _support(encoding: Encoding, lists: jax.Array, *, size: int) -> Support:
-    return query_support(encoding, lists, size=size)
+def _support(
+    encoding: Encoding, lists: jax.Array, k2: jax.Array | None, *, size: int
+) -> Support:
+    return query_support(encoding, lists, k2, size=size)
 
 
 @jax.jit
@@ -212,7 +255,9 @@ def _scores(
         return lax.dynamic_update_slice_in_dim(scores, tile, start, 1)
 
     empty = jnp.zeros((query.shape[0], gallery.shape[0]))
-    return over_gallery(found.support, found.encoding, found.nearest, take, empty)
+    return over_gallery(
+        found.support, found.encoding, found.nearest, found.k2, take, empty
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("top",))
@@ -245,7 +290,9 @@ def _ranking(
 
     none = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.full((Q, top), -jnp.inf))
     first = none, jnp.int32(0)
-    kept = over_gallery(found.support, found.encoding, found.nearest, take, first)[0]
+    kept = over_gallery(
+        found.support, found.encoding, found.nearest, found.k2, take, first
+    )[0]
     return unmarked(kept)
 
 

@@ -37,6 +37,18 @@ class Pool(NamedTuple):
     minimum: jax.Array
 
 
+class Reach(NamedTuple):
+    """Ranks up to which lists count, the point itself having rank 0; int32 scalars.
+
+    Attributes:
+        full: of the full lists, at most their width less 1.
+        half: of the half lists, at most the static `half`.
+    """
+
+    full: jax.Array
+    half: jax.Array
+
+
 class Encoding(NamedTuple):
     """Sparse rows: `weights` at `ids`, zero elsewhere.
 
@@ -100,12 +112,15 @@ def _smallest(rows: jax.Array, others: jax.Array) -> jax.Array:
     return -search(-rows, others, k=1).scores[:, 0]
 
 
-def reciprocal(ids: jax.Array, half: int) -> tuple[jax.Array, jax.Array]:
+def reciprocal(
+    ids: jax.Array, half: int, reach: Reach | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Eq. 7: which neighbours have the point in their own list.
 
     Args:
         ids: `[N, K]` neighbour lists.
         half: rank up to which the half lists reach.
+        reach: masks what lies beyond; None where both lists count to their end.
 
     Returns:
         `[N, K]` bool for the full lists, and the half sets as ids `[N, half + 1]`, -1
@@ -124,22 +139,31 @@ def reciprocal(ids: jax.Array, half: int) -> tuple[jax.Array, jax.Array]:
         )  # [b, K]
 
     rank = map_blocks(ranks, rows=N, block=block)
-    near = rank[:, : half + 1] <= half
-    return rank < K, jnp.where(near, ids[:, : half + 1], -1)
+    if reach is None:
+        near = rank[:, : half + 1] <= half
+        return rank < K, jnp.where(near, ids[:, : half + 1], -1)
+    # Both must list the other: the larger of the two ranks counts.
+    rank = jnp.maximum(rank, jnp.arange(K, dtype=jnp.int32)[None])
+    near = rank[:, : half + 1] <= reach.half
+    return rank <= reach.full, jnp.where(near, ids[:, : half + 1], -1)
 
 
 @functools.partial(jax.jit, static_argnames=("half", "extra"))
-def expand(ids: jax.Array, *, half: int, extra: int) -> Members:
+def expand(
+    ids: jax.Array, reach: Reach | None = None, *, half: int, extra: int
+) -> Members:
     """Eq. 8: unites each set with the half sets that lie in it by more than 2/3.
 
     Args:
         ids: `[N, K]` neighbour lists.
+        reach: masks what lies beyond; None where both lists count to their end. An
+            entry beyond it is no neighbour, but may hold a member that others bring.
         half: rank up to which the half lists reach.
         extra: slots for members from outside the list. Where `most` is more, the sets
             are wrong, and `most` is a lower bound of what is needed.
     """
     N, K = ids.shape
-    full, near = reciprocal(ids, half)
+    full, near = reciprocal(ids, half, reach)
     slots = K * (half + 1)
     block = even_block(N, _SLOT_BYTES // (4 * (N + 4 * slots)))
     row = jnp.arange(block, dtype=jnp.int32)[:, None]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dex_jax.neighbors import Neighbors
-from dex_jax.rerank._query_expansion import clipped_power
+from dex_jax.rerank._query_expansion import clipped_power, first_few
 
 # Neighbours added per trip, the gathers of which fuse into one pass.
 _UNROLL = 10
@@ -38,18 +38,22 @@ class MutualGraph(NamedTuple):
     trips: jax.Array  # [blocks] int32, groups of edges that hold all of a block's
 
 
-def mutual(graph: Neighbors) -> jax.Array:
-    """Which of the listed neighbours `[G, K]` list the image too; never itself."""
+def mutual(graph: Neighbors, k: jax.Array | None = None) -> jax.Array:
+    """Which of the listed neighbours `[G, K]` list the image too; never itself.
+
+    Only the first `k` entries of the lists count, all of them if None.
+    """
     ids = graph.ids
     G, K = ids.shape
     row = jnp.arange(G, dtype=ids.dtype)[:, None]
     columns = ids.T  # [K, G]
 
     def listed(j: jax.Array, found: jax.Array) -> jax.Array:
-        return found | (columns[j].at[ids].get(mode="promise_in_bounds") == row)
+        there = columns[j].at[ids].get(mode="promise_in_bounds") == row
+        return found | (there if k is None else there & (j < k))
 
     found = lax.fori_loop(0, K, listed, jnp.zeros((G, K), bool))
-    return found & (ids != row)
+    return first_few(found & (ids != row), k)
 
 
 def edge_weights(
@@ -62,10 +66,12 @@ def edge_weights(
     return weights * scale[:, None] * scale[graph.ids]
 
 
-def mutual_graph(graph: Neighbors, gamma: float | jax.Array) -> MutualGraph:
-    """Packs the lists `[G, K]` of a gallery into its normalised graph `S`."""
+def mutual_graph(
+    graph: Neighbors, gamma: float | jax.Array, k: jax.Array | None = None
+) -> MutualGraph:
+    """Packs the first `k` entries, or all, of lists `[G, K]` into the graph `S`."""
     G, K = graph.ids.shape
-    linked = mutual(graph)
+    linked = mutual(graph, k)
     weights = edge_weights(graph, linked, gamma)
     degree = jnp.sum(linked, axis=1)
     order = jnp.argsort(-degree, stable=True).astype(jnp.int32)

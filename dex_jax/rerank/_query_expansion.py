@@ -8,13 +8,14 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    Count,
     check_choice,
-    check_count,
     check_ids,
+    check_masked_count,
     check_number,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_k, search
+from dex_jax.neighbors import Neighbors, limit_count, search
 from dex_jax.rerank._embeddings import unit_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
 
@@ -26,7 +27,11 @@ WITHIN = ("index", "similarity")
 
 
 def average_query_expansion(
-    query: ArrayLike, gallery: ArrayLike, *, k: int = 20
+    query: ArrayLike,
+    gallery: ArrayLike,
+    *,
+    k: int | jax.Array = 20,
+    k_max: int | None = None,
 ) -> jax.Array:
     """Adds to each query the mean direction of its `k` nearest gallery images.
 
@@ -36,12 +41,15 @@ def average_query_expansion(
         query: `[Q, D]`, finite, any row length but zero.
         gallery: `[G, D]`, the same.
         k: neighbours added; beyond `G`: all of them, and one warning.
+        k_max: if given, the static width of the lists, and `k` may be traced: what lies
+            beyond `k` is masked. Beyond `G`: all of them, and one warning.
 
     Returns:
         The expanded queries `[Q, D]`, unit rows.
 
     Raises:
-        ValueError: rows that cannot be ranked, different dimensions, `k` below 1.
+        ValueError: rows that cannot be ranked, different dimensions, `k` below 1,
+            above `k_max`, or traced without it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,11 +57,16 @@ def average_query_expansion(
         >>> average_query_expansion(jnp.array([[1.0, 0.0]]), gallery, k=1).round(3)
         Array([[0.707, 0.707]], dtype=float32)
     """
-    return alpha_query_expansion(query, gallery, k=k, alpha=0.0)
+    return alpha_query_expansion(query, gallery, k=k, alpha=0.0, k_max=k_max)
 
 
 def alpha_query_expansion(
-    query: ArrayLike, gallery: ArrayLike, *, k: int = 20, alpha: float | jax.Array = 2.0
+    query: ArrayLike,
+    gallery: ArrayLike,
+    *,
+    k: int | jax.Array = 20,
+    alpha: float | jax.Array = 2.0,
+    k_max: int | None = None,
 ) -> jax.Array:
     """Adds to each query its `k` nearest gallery images, weighted by similarity.
 
@@ -66,13 +79,15 @@ def alpha_query_expansion(
         gallery: `[G, D]`, the same.
         k: neighbours added; beyond `G`: all of them, and one warning.
         alpha: power of the cosine, at least 0; may be traced.
+        k_max: if given, the static width of the lists, and `k` may be traced: what lies
+            beyond `k` is masked. Beyond `G`: all of them, and one warning.
 
     Returns:
         The expanded queries `[Q, D]`, unit rows.
 
     Raises:
-        ValueError: rows that cannot be ranked, different dimensions, `k` below 1 or
-            `alpha` below 0.
+        ValueError: rows that cannot be ranked, different dimensions, `k` below 1,
+            above `k_max` or traced without it, or `alpha` below 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,8 +98,9 @@ def alpha_query_expansion(
     """
     check_number(alpha, "alpha", least=0)
     query, gallery = unit_pair(query, gallery)
-    k = limit_k(check_count(k, "k"), gallery.shape[0], "k")
-    return expand(query, gallery, search(query, gallery, k=k), alpha=alpha)
+    count = limit_count(check_masked_count(k, k_max, "k"), gallery.shape[0], "k")
+    found = search(query, gallery, k=count.width)
+    return expand(query, gallery, found, alpha=alpha, k=count.value)
 
 
 def tracklet_query_expansion(
@@ -92,9 +108,10 @@ def tracklet_query_expansion(
     gallery: ArrayLike,
     tracklet_ids: ArrayLike,
     *,
-    k: int = 20,
+    k: int | jax.Array = 20,
     alpha: float | jax.Array = 2.0,
     within: str = "index",
+    k_max: int | None = None,
 ) -> jax.Array:
     """Expands each query over the images of its nearest tracklets (DEx, eq. 5-6).
 
@@ -112,14 +129,16 @@ def tracklet_query_expansion(
         alpha: power of the cosine, at least 0; may be traced.
         within: order inside a tracklet: "index" of the gallery, or falling
             "similarity" to the query. It matters for the last, cut tracklet alone.
+        k_max: if given, the static width of the lists, and `k` may be traced: what lies
+            beyond `k` is masked. Beyond `G`: all of them, and one warning.
 
     Returns:
         The expanded queries `[Q, D]`, unit rows.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, tracklet ids of
-            another length or type, `k` below 1, `alpha` below 0, another word for
-            `within`.
+            another length or type, `k` below 1, above `k_max` or traced without it,
+            `alpha` below 0, another word for `within`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -131,11 +150,27 @@ def tracklet_query_expansion(
     check_number(alpha, "alpha", least=0)
     query, gallery = unit_pair(query, gallery)
     ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
-    k = limit_k(check_count(k, "k"), gallery.shape[0], "k")
+    count = limit_count(check_masked_count(k, k_max, "k"), gallery.shape[0], "k")
     check_choice(within, "within", WITHIN)
-    tracklets = group_tracklets(ids)
-    found = tracklet_neighbors(query, gallery, tracklets, k=k, within=within)
-    return expand(query, gallery, found, alpha=alpha)
+    return expand_over_tracklets(
+        query, gallery, group_tracklets(ids), count, alpha=alpha, within=within
+    )
+
+
+def expand_over_tracklets(
+    query: jax.Array,
+    gallery: jax.Array,
+    tracklets: Tracklets,
+    count: Count,
+    *,
+    alpha: float | jax.Array,
+    within: str,
+) -> jax.Array:
+    """`tracklet_query_expansion` of unit rows, grouped tracklets and limited count."""
+    found = tracklet_neighbors(
+        query, gallery, tracklets, count.value, k=count.width, within=within
+    )
+    return expand(query, gallery, found, alpha=alpha, k=count.value)
 
 
 @jax.jit
@@ -145,18 +180,24 @@ def expand(
     neighbors: Neighbors,
     *,
     alpha: float | jax.Array,
-    limit: int | jax.Array | None = None,
+    k: jax.Array | None = None,
 ) -> jax.Array:
-    """Eq. 6 on unit rows and given neighbours; `limit` masks all but the first few."""
-    weights = clipped_power(neighbors.scores, alpha)  # [Q, K]
-    if limit is not None:
-        weights = jnp.where(jnp.arange(weights.shape[1])[None] < limit, weights, 0)
+    """Eq. 6 on unit rows and given neighbours; `k` masks all but the first few."""
+    weights = first_few(clipped_power(neighbors.scores, alpha), k)  # [Q, K]
     return unit_rows(add_rows(query, gallery, neighbors.ids, weights))
 
 
 def clipped_power(cosine: jax.Array, alpha: float | jax.Array) -> jax.Array:
     """`max(cosine, 0)^alpha`, and 1 everywhere at `alpha` 0."""
     return jnp.maximum(cosine, 0) ** jnp.asarray(alpha, cosine.dtype)
+
+
+def first_few(weights: jax.Array, k: jax.Array | None) -> jax.Array:
+    """Sets weights `[M, K]` of lists beyond the first `k` to 0; None is all of them."""
+    if k is None:
+        return weights
+    counts = jnp.arange(weights.shape[1])[None] < k
+    return jnp.where(counts, weights, jnp.zeros((), weights.dtype))
 
 
 def add_rows(
@@ -193,12 +234,19 @@ def add_rows(
 
 @functools.partial(jax.jit, static_argnames=("k", "within"))
 def tracklet_neighbors(
-    query: jax.Array, gallery: jax.Array, tracklets: Tracklets, *, k: int, within: str
+    query: jax.Array,
+    gallery: jax.Array,
+    tracklets: Tracklets,
+    cut: jax.Array | None = None,
+    *,
+    k: int,
+    within: str,
 ) -> Neighbors:
     """Finds the first `k` images when tracklets stand in the order of their means.
 
     Eq. 5 without a `Q x G` array: the first `k` images belong to the first `k`
     tracklets, and a running count of their sizes says which image stands at a place.
+    The first `cut` images, all if None, are right as if `k` were `cut`.
     """
     means = unit_rows(tracklet_means_of(gallery, tracklets))  # [T, D]
     T = means.shape[0]
@@ -212,10 +260,11 @@ def tracklet_neighbors(
     ids = tracklets.order[tracklets.starts[tracklet] + places[None] - first]
     if within == "similarity":
         # Whole tracklets are in, whatever their order; the last one may be cut.
-        last = tracklet[:, -1]
+        at = -1 if cut is None else cut - 1
+        last = tracklet[:, at]
         best = _best_inside(query, gallery, tracklets.labels, last, k)
         inside = jnp.take_along_axis(best, places[None] - first, axis=1)
-        ids = jnp.where(slot == slot[:, -1:], inside, ids)
+        ids = jnp.where(slot == slot[:, at][:, None], inside, ids)
     return Neighbors(ids, pair_cosines(query, gallery, ids))
 
 

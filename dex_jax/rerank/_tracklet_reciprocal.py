@@ -4,9 +4,13 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, is_concrete, unit_rows
+from dex_jax._checks import Count, check_ids, is_concrete, unit_rows
 from dex_jax.rerank._embeddings import Ranking, unit_pair
-from dex_jax.rerank._k_reciprocal import reciprocal_ranking, reciprocal_scores
+from dex_jax.rerank._k_reciprocal import (
+    check_counts,
+    reciprocal_ranking,
+    reciprocal_scores,
+)
 from dex_jax.rerank._tracklets import (
     Tracklets,
     group_tracklets,
@@ -21,9 +25,11 @@ def tracklet_k_reciprocal(
     gallery: ArrayLike,
     tracklet_ids: ArrayLike,
     *,
-    k1: int = 7,
-    k2: int = 2,
+    k1: int | jax.Array = 7,
+    k2: int | jax.Array = 2,
     lambda_: float | jax.Array = 0.6,
+    k1_max: int | None = None,
+    k2_max: int | None = None,
 ) -> jax.Array:
     """Re-ranks whole tracklets by their mean embeddings, then puts their images back.
 
@@ -39,6 +45,8 @@ def tracklet_k_reciprocal(
         k1: as in `k_reciprocal`.
         k2: as in `k_reciprocal`.
         lambda_: as in `k_reciprocal`.
+        k1_max: as in `k_reciprocal`.
+        k2_max: as in `k_reciprocal`.
 
     Returns:
         Scores `[Q, G]`.
@@ -59,8 +67,9 @@ def tracklet_k_reciprocal(
     query, gallery = unit_pair(query, gallery)
     ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
     tracklets = group_tracklets(ids)
+    counts = check_counts(k1, k2, k1_max, k2_max)
     return tracklet_reciprocal_scores(
-        query, gallery, tracklets, k1=k1, k2=k2, lambda_=lambda_
+        query, gallery, tracklets, counts, lambda_=lambda_
     )
 
 
@@ -68,14 +77,13 @@ def tracklet_reciprocal_scores(
     query: jax.Array,
     gallery: jax.Array,
     tracklets: Tracklets,
+    counts: tuple[Count, Count],
     *,
-    k1: int,
-    k2: int,
     lambda_: float | jax.Array,
 ) -> jax.Array:
     """`tracklet_k_reciprocal` of unit rows and grouped tracklets."""
     means = _means(gallery, tracklets)
-    scores = reciprocal_scores(query, means, k1=k1, k2=k2, lambda_=lambda_)  # [Q, T]
+    scores = reciprocal_scores(query, means, counts, lambda_=lambda_)  # [Q, T]
     return pull_in_scores(scores[:, tracklets.labels], tracklets)
 
 
@@ -83,16 +91,15 @@ def tracklet_reciprocal_ranking(
     query: jax.Array,
     gallery: jax.Array,
     tracklets: Tracklets,
+    counts: tuple[Count, Count],
     *,
-    k1: int,
-    k2: int,
     lambda_: float | jax.Array,
     top: int,
 ) -> Ranking:
     """The best `top` images of `tracklet_reciprocal_scores`."""
     means = _means(gallery, tracklets)
     best = reciprocal_ranking(
-        query, means, k1=k1, k2=k2, lambda_=lambda_, top=min(top, means.shape[0])
+        query, means, counts, lambda_=lambda_, top=min(top, means.shape[0])
     )
     leaders = tracklets.order[tracklets.starts[best.ids]]
     return pull_in_ranking(Ranking(leaders, best.scores), tracklets, top=top)

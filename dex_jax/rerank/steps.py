@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_choice, check_count, check_number
-from dex_jax.neighbors import Neighbors, limit_k, search
+from dex_jax._checks import check_choice, check_masked_count, check_number
+from dex_jax.neighbors import Neighbors, limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
 from dex_jax.rerank import _k_reciprocal as reciprocal
@@ -33,7 +33,7 @@ from dex_jax.rerank._kinds import (
     first,
     known,
 )
-from dex_jax.rerank._query_expansion import WITHIN, expand, tracklet_neighbors
+from dex_jax.rerank._query_expansion import WITHIN, expand, expand_over_tracklets
 from dex_jax.rerank._tracklet_reciprocal import (
     tracklet_reciprocal_ranking,
     tracklet_reciprocal_scores,
@@ -62,68 +62,84 @@ __all__ = [
 ]
 
 
-def aqe(*, k: int = 20) -> Expand:
+def aqe(*, k: int | jax.Array = 20, k_max: int | None = None) -> Expand:
     """Average query expansion; see `average_query_expansion`."""
-    return Expand("aqe", alpha_qe(k=k, alpha=0.0).apply)
+    return Expand("aqe", alpha_qe(k=k, alpha=0.0, k_max=k_max).apply)
 
 
-def alpha_qe(*, k: int = 20, alpha: float | jax.Array = 2.0) -> Expand:
+def alpha_qe(
+    *,
+    k: int | jax.Array = 20,
+    alpha: float | jax.Array = 2.0,
+    k_max: int | None = None,
+) -> Expand:
     """Alpha-weighted query expansion; see `alpha_query_expansion`."""
-    check_count(k, "k")
+    asked = check_masked_count(k, k_max, "k")
     check_number(alpha, "alpha", least=0)
 
     def apply(state: State, graph: Graph | None) -> State:
-        width = limit_k(k, state.gallery.shape[0], "k")
-        found = search(state.query, state.gallery, k=width)
+        query, gallery, _ = state
+        count = limit_count(asked, gallery.shape[0], "k")
+        found = search(query, gallery, k=count.width)
         return state._replace(
-            query=expand(state.query, state.gallery, found, alpha=alpha)
+            query=expand(query, gallery, found, alpha=alpha, k=count.value)
         )
 
     return Expand("alpha_qe", apply)
 
 
 def dex(
-    *, k: int = 20, alpha: float | jax.Array = 2.0, within: str = "index"
+    *,
+    k: int | jax.Array = 20,
+    alpha: float | jax.Array = 2.0,
+    within: str = "index",
+    k_max: int | None = None,
 ) -> Expand:
     """Query expansion over tracklets; see `tracklet_query_expansion`."""
-    check_count(k, "k")
+    asked = check_masked_count(k, k_max, "k")
     check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
 
     def apply(state: State, graph: Graph | None) -> State:
-        found = tracklet_neighbors(
+        query = expand_over_tracklets(
             state.query,
             state.gallery,
             known(state.tracklets),
-            k=limit_k(k, state.gallery.shape[0], "k"),
+            limit_count(asked, state.gallery.shape[0], "k"),
+            alpha=alpha,
             within=within,
         )
-        return state._replace(
-            query=expand(state.query, state.gallery, found, alpha=alpha)
-        )
+        return state._replace(query=query)
 
     return Expand("dex", apply, needs_tracklets=True)
 
 
 def dba(
-    *, k: int = 10, alpha: float | jax.Array = 0.0, include_self: str = "plus"
+    *,
+    k: int | jax.Array = 10,
+    alpha: float | jax.Array = 0.0,
+    include_self: str = "plus",
+    k_max: int | None = None,
 ) -> Expand:
     """Database augmentation; see `database_augmentation`."""
-    augmentation.check_options(k=k, alpha=alpha, include_self=include_self)
+    asked = augmentation.check_options(
+        k=k, alpha=alpha, include_self=include_self, k_max=k_max
+    )
 
     def apply(state: State, graph: Graph | None) -> State:
         size = state.gallery.shape[0]
-        width = augmentation.graph_width(size, k=k, include_self=include_self)
+        read = augmentation.entries(asked, size, include_self=include_self)
         gallery = augmentation.augment(
             state.gallery,
-            first(known(graph)[0], width),
+            first(known(graph)[0], read.width),
+            read.value,
             alpha=alpha,
             include_self=include_self,
         )
         return state._replace(gallery=gallery)
 
     def width(size: int) -> int:
-        return min(k + int(include_self == "plus"), size)
+        return min(asked.width + int(include_self == "plus"), size)
 
     return Expand("dba", apply, width, changes_gallery=True)
 
@@ -153,45 +169,55 @@ def cosine() -> Rank:
 
 
 def k_reciprocal(
-    *, k1: int = 60, k2: int = 30, lambda_: float | jax.Array = 0.5
+    *,
+    k1: int | jax.Array = 60,
+    k2: int | jax.Array = 30,
+    lambda_: float | jax.Array = 0.5,
+    k1_max: int | None = None,
+    k2_max: int | None = None,
 ) -> Rank:
     """k-reciprocal re-ranking; see `dex_jax.rerank.k_reciprocal`."""
-    check_count(k1, "k1")
-    check_count(k2, "k2")
+    counts = reciprocal.check_counts(k1, k2, k1_max, k2_max)
     reciprocal.check_lambda(lambda_)
-    options = {"k1": k1, "k2": k2, "lambda_": lambda_}
 
     def scores(state: State, graph: Graph | None) -> jax.Array:
         return reciprocal.reciprocal_scores(
-            state.query, state.gallery, graph=graph, **options
+            state.query, state.gallery, counts, lambda_=lambda_, graph=graph
         )
 
     def ranking(
         state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
     ) -> Ranking:
         return reciprocal.reciprocal_ranking(
-            state.query, state.gallery, graph=graph, top=top, tiles=tiles, **options
+            state.query,
+            state.gallery,
+            counts,
+            lambda_=lambda_,
+            graph=graph,
+            top=top,
+            tiles=tiles,
         )
 
     def width(size: int) -> int:
-        return min(max(k1 + 1, k2), size)
+        return min(max(counts[0].width + 1, counts[1].width), size)
 
     return Rank("k_reciprocal", scores, ranking, width)
 
 
 def diffusion(
     *,
-    k: int = 50,
-    k_query: int = 25,
+    k: int | jax.Array = 50,
+    k_query: int | jax.Array = 25,
     alpha: float | jax.Array = 0.95,
     gamma: float | jax.Array = 3.0,
     iterations: int | jax.Array = graph_diffusion.POWER_STEPS,
     solver: str = "power",
     initial: str = "y",
+    k_max: int | None = None,
+    k_query_max: int | None = None,
 ) -> Rank:
     """Diffusion over the gallery's graph; see `dex_jax.rerank.diffusion`."""
-    check_count(k, "k")
-    check_count(k_query, "k_query")
+    counts = graph_diffusion.check_counts(k, k_query, k_max, k_query_max)
     graph_diffusion.check_options(alpha, gamma, iterations, solver, initial)
     options = {
         "alpha": alpha,
@@ -199,13 +225,16 @@ def diffusion(
         "iterations": iterations,
         "solver": solver,
         "initial": initial,
+        # A count beyond the gallery masks nothing: these may stay as they were asked.
+        "k": counts[0].value,
+        "k_query": counts[1].value,
     }
 
     def lists(state: State, graph: Graph | None) -> tuple[Neighbors, Neighbors]:
         size = state.gallery.shape[0]
-        own, start = graph_diffusion.graph_widths(size, k=k, k_query=k_query)
-        found = search(state.query, state.gallery, k=start)
-        return found, first(known(graph)[0], own)
+        own, near = graph_diffusion.limit_counts(counts, size)
+        found = search(state.query, state.gallery, k=near.width)
+        return found, first(known(graph)[0], own.width)
 
     def scores(state: State, graph: Graph | None) -> jax.Array:
         return graph_diffusion.diffuse_scores(*lists(state, graph), **options)
@@ -217,22 +246,25 @@ def diffusion(
             *lists(state, graph), top=top, tiles=tiles, **options
         )
 
-    return Rank("diffusion", scores, ranking, lambda size: min(k, size))
+    return Rank("diffusion", scores, ranking, lambda size: min(counts[0].width, size))
 
 
 def tracklet_k_reciprocal(
-    *, k1: int = 7, k2: int = 2, lambda_: float | jax.Array = 0.6
+    *,
+    k1: int | jax.Array = 7,
+    k2: int | jax.Array = 2,
+    lambda_: float | jax.Array = 0.6,
+    k1_max: int | None = None,
+    k2_max: int | None = None,
 ) -> Rank:
     """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`."""
-    check_count(k1, "k1")
-    check_count(k2, "k2")
+    counts = reciprocal.check_counts(k1, k2, k1_max, k2_max)
     reciprocal.check_lambda(lambda_)
-    options = {"k1": k1, "k2": k2, "lambda_": lambda_}
 
     def scores(state: State, graph: Graph | None) -> jax.Array:
         tracklets = known(state.tracklets)
         return tracklet_reciprocal_scores(
-            state.query, state.gallery, tracklets, **options
+            state.query, state.gallery, tracklets, counts, lambda_=lambda_
         )
 
     def ranking(
@@ -245,7 +277,7 @@ def tracklet_k_reciprocal(
             )
         tracklets = known(state.tracklets)
         return tracklet_reciprocal_ranking(
-            state.query, state.gallery, tracklets, top=top, **options
+            state.query, state.gallery, tracklets, counts, lambda_=lambda_, top=top
         )
 
     return Rank("tracklet_k_reciprocal", scores, ranking, needs_tracklets=True)

@@ -10,21 +10,26 @@ from dex_jax.rerank import steps
 # Data arguments, then options with the paper's values.
 CONTRACT = {
     "cosine_similarity": "query, gallery",
-    "average_query_expansion": "query, gallery, *, k=20",
-    "alpha_query_expansion": "query, gallery, *, k=20, alpha=2.0",
+    "average_query_expansion": "query, gallery, *, k=20, k_max=None",
+    "alpha_query_expansion": "query, gallery, *, k=20, alpha=2.0, k_max=None",
     "tracklet_query_expansion": (
-        "query, gallery, tracklet_ids, *, k=20, alpha=2.0, within='index'"
+        "query, gallery, tracklet_ids, *, k=20, alpha=2.0, within='index', k_max=None"
     ),
-    "database_augmentation": "gallery, *, k=10, alpha=0.0, include_self='plus'",
-    "k_reciprocal": "query, gallery, *, k1=60, k2=30, lambda_=0.5",
+    "database_augmentation": (
+        "gallery, *, k=10, alpha=0.0, include_self='plus', k_max=None"
+    ),
+    "k_reciprocal": (
+        "query, gallery, *, k1=60, k2=30, lambda_=0.5, k1_max=None, k2_max=None"
+    ),
     "diffusion": (
         "query, gallery, *, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, "
-        "solver='power', initial='y'"
+        "solver='power', initial='y', k_max=None, k_query_max=None"
     ),
     "tracklet_pull_in": "scores, tracklet_ids",
     "tracklet_means": "gallery, tracklet_ids, *, weights=None",
     "tracklet_k_reciprocal": (
-        "query, gallery, tracklet_ids, *, k1=7, k2=2, lambda_=0.6"
+        "query, gallery, tracklet_ids, *, k1=7, k2=2, lambda_=0.6, k1_max=None, "
+        "k2_max=None"
     ),
     "fuse": "embeddings, *, method='sum'",
     "fuse_scores": "scores, *, weights=None",
@@ -36,16 +41,16 @@ CONTRACT = {
 }
 STEPS = {
     "cosine": "",
-    "aqe": "*, k=20",
-    "alpha_qe": "*, k=20, alpha=2.0",
-    "dex": "*, k=20, alpha=2.0, within='index'",
-    "dba": "*, k=10, alpha=0.0, include_self='plus'",
+    "aqe": "*, k=20, k_max=None",
+    "alpha_qe": "*, k=20, alpha=2.0, k_max=None",
+    "dex": "*, k=20, alpha=2.0, within='index', k_max=None",
+    "dba": "*, k=10, alpha=0.0, include_self='plus', k_max=None",
     "tracklet_means": "*, weights=None",
-    "k_reciprocal": "*, k1=60, k2=30, lambda_=0.5",
-    "tracklet_k_reciprocal": "*, k1=7, k2=2, lambda_=0.6",
+    "k_reciprocal": "*, k1=60, k2=30, lambda_=0.5, k1_max=None, k2_max=None",
+    "tracklet_k_reciprocal": "*, k1=7, k2=2, lambda_=0.6, k1_max=None, k2_max=None",
     "diffusion": (
         "*, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, solver='power', "
-        "initial='y'"
+        "initial='y', k_max=None, k_query_max=None"
     ),
     "tracklet": "",
     "side_bias": "query_side, gallery_side, *, weight",

@@ -49,6 +49,13 @@ def test_another_gallery_is_another_graph(embeddings):
     assert graphs.searches == 3  # one is kept, so the first is searched again
 
 
+def test_the_gallery_used_last_is_kept(embeddings):
+    graphs = Graphs(keep=2)
+    for k in (2, 3, 4):  # the plain gallery each time, and another augmented one
+        parse(f"dba(k={k},k_max=4),diffusion(k=3)")(embeddings, graphs=graphs)
+    assert graphs.searches == 4
+
+
 def test_inside_jit_chains_search_for_themselves(embeddings):
     pipeline, graphs = parse("dba(k=2)"), Graphs()
     inside = jax.jit(lambda e: pipeline(e, graphs=graphs))(embeddings)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax._checks import unit_rows
+from dex_jax._checks import Count, unit_rows
 from dex_jax.neighbors import self_search
 from dex_jax.rerank import _jaccard, k_reciprocal
 from dex_jax.rerank import _k_reciprocal as kernel
@@ -144,7 +144,7 @@ def test_sets_are_those_of_the_definition():
 def test_sizes_that_prove_too_small_are_measured_again(monkeypatch):
     query, gallery = _clusters()
     expected = k_reciprocal(query, gallery, k1=12, k2=6)
-    monkeypatch.setattr(kernel, "_guess", lambda guess, worst, data: (1, False))
+    monkeypatch.setattr(kernel, "_guess", lambda guess, worst, *data: (1, False))
     np.testing.assert_array_equal(k_reciprocal(query, gallery, k1=12, k2=6), expected)
 
 
@@ -159,7 +159,8 @@ def test_blocks_change_nothing(monkeypatch):
     expected = final_distance(rows @ rows.T, Q, k1=12, k2=6, lambda_=0.5)
     scores = k_reciprocal(query, gallery, k1=12, k2=6)
     np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
-    found = reciprocal_ranking(query, gallery, k1=12, k2=6, lambda_=0.5, top=20)
+    counts = Count(12), Count(6)
+    found = reciprocal_ranking(query, gallery, counts, lambda_=0.5, top=20)
     np.testing.assert_allclose(found.scores, best(scores, 20).scores, atol=1e-6)
     np.testing.assert_array_equal(found.ids, best(scores, 20).ids)
 
@@ -169,9 +170,8 @@ def test_ranking_is_the_top_of_the_scores(known):
     query, gallery = map(jnp.asarray, _split(_signs(5)))
     graph = self_search(gallery, k=30) if known else None
     scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0.3)
-    found = reciprocal_ranking(
-        query, gallery, k1=12, k2=6, lambda_=0.3, top=G, graph=graph
-    )
+    counts = Count(12), Count(6)
+    found = reciprocal_ranking(query, gallery, counts, lambda_=0.3, top=G, graph=graph)
     # Scores that differ by rounding alone may change places; ids stay a permutation.
     np.testing.assert_array_equal(np.sort(found.ids, axis=1), np.tile(range(G), (Q, 1)))
     np.testing.assert_allclose(found.scores, best(scores, G).scores, atol=1e-6)

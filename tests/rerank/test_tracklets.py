@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dex_jax._checks import Count
 from dex_jax.rerank import (
     Ranking,
     k_reciprocal,
@@ -141,7 +142,7 @@ def test_k_reciprocal_of_tracklets():
         jnp.asarray(rows, jnp.float32),
     )
     best = tracklet_reciprocal_ranking(
-        query, gallery, tracks, k1=7, k2=2, lambda_=0.6, top=7
+        query, gallery, tracks, (Count(7), Count(2)), lambda_=0.6, top=7
     )
     np.testing.assert_array_equal(best.ids, top_k(scores, k=7).ids)
     with pytest.raises(ValueError, match="tracklet_ids: tracklet_k_reciprocal needs"):
