@@ -293,7 +293,7 @@ JOBS = [
     Job("24 values of lambda", OURS, _jax(_swept), repeats=1),
     Job("24 values of lambda", "24 calls", _jax(_one_by_one), repeats=0),
     Job("24 values of k, DEx", OURS, _jax(_swept_k), repeats=1),
-    Job("24 values of k, DEx", "24 calls", _jax(_k_one_by_one), repeats=0),
+    Job("24 values of k, DEx", "24 calls", _jax(_k_one_by_one), repeats=1),
     Job("mAP", OURS, _jax(_evaluate), repeats=5),
     Job(
         "mAP",

@@ -52,7 +52,7 @@ def test_another_gallery_is_another_graph(embeddings):
 def test_the_gallery_used_last_is_kept(embeddings):
     graphs = Graphs(keep=2)
     for k in (2, 3, 4):  # the plain gallery each time, and another augmented one
-        parse(f"dba(k={k},k_max=4),diffusion(k=3)")(embeddings, graphs=graphs)
+        parse(f"dba(k={k},k_max=4),diffusion(k=3,k_query=3)")(embeddings, graphs=graphs)
     assert graphs.searches == 4
 
 
