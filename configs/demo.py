@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config: Any = common.get_config()
     config.name = "demo"
     config.image_size = 64
-    config.epochs = 80
+    config.epochs = 60
     config.data.name = "procedural_vehicles"
     config.data.size = "demo"
     config.data.hold_out = 40
@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
     config.model.trunk_split = "none"
     config.model.dim = 64
     config.model.last_stride = 1
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.decay = 0.05
-    config.evaluation.every_epochs = 40
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.decay = 0.06
+    config.evaluation.every_epochs = 30
     config.evaluation.scales = (1.0,)
     config.evaluation.batch_size = 64
     return config

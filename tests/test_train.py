@@ -32,6 +32,7 @@ TINY = (
     "--config.model.last_stride=1",
     "--config.batch.ids_per_batch=4",
     "--config.batch.images_per_id=2",
+    "--config.optimizer.learning_rate=1e-3",
     "--config.epochs=4",
     "--config.evaluation.every_epochs=2",
     "--config.run.log_steps=1",

@@ -38,7 +38,8 @@ class Grid(NamedTuple):
         """Returns the chain of every cell, the last axis running fastest.
 
         A count such as `k` gets its largest value as `k_max`, unless the chain says
-        otherwise: all cells then share their programs and neighbour lists.
+        otherwise: all cells then share their programs and neighbour lists. Not `k1`:
+        there the work at the largest value costs more than compiling again.
         """
         return [
             self._with(values)
@@ -51,7 +52,8 @@ class Grid(NamedTuple):
             chain = with_option(chain, axis.step, axis.option, value)
         for axis in self.axes:
             most = f"{axis.option}_max"
-            if most in inspect.signature(getattr(steps, axis.step)).parameters:
+            options = inspect.signature(getattr(steps, axis.step)).parameters
+            if most in options and axis.option != "k1":
                 largest = max(axis.values)
                 chain = with_option(chain, axis.step, most, largest, replace=False)
         return chain

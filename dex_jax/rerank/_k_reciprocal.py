@@ -184,16 +184,31 @@ def _prepare(
     pool = pool_neighbors(query, gallery, graph, width=max(k1.width + 1, k2.width))
     members = _members(pool.ids[:, : k1.width + 1], reach, half)
     encoding = encode(jnp.concatenate([query, gallery]), pool, members)
-    lists = pool.ids[: query.shape[0], : k2.width]
+    averaged = _averaged(pool.ids, k2)
+    lists = averaged[: query.shape[0]]
     worst_size = min(N, k2.width * encoding.ids.shape[1])
     size, known = _guess(20 * k1.width, worst_size, encoding.weights, k2.value)
     support = _support(encoding, lists, k2.value, size=size)
     if not known and int(support.most) > size:
         size = _round_up(int(support.most), worst_size)
         support = _support(encoding, lists, k2.value, size=size)
-    nearest = pool.ids[query.shape[0] :, : k2.width]
     minimum = pool.minimum[: query.shape[0]]
+    nearest = averaged[query.shape[0] :]
     return _Encoded(encoding, support, nearest, k2.value, minimum)
+
+
+def _averaged(ids: jax.Array, k2: Count) -> jax.Array:
+    """Whose encodings are averaged, `[N, k2]`: at 1 no one's but the image's own.
+
+    Behind more duplicates than a list holds, the image is not the first of its own.
+    """
+    own = jnp.arange(ids.shape[0], dtype=ids.dtype)
+    if k2.width == 1:
+        return own[:, None]
+    if k2.value is None:
+        return ids[:, : k2.width]
+    first = jnp.where(k2.value == 1, own, ids[:, 0])
+    return ids[:, : k2.width].at[:, 0].set(first)
 
 
 def _members(ids: jax.Array, reach: Reach | None, half: int) -> Members:

@@ -32,7 +32,8 @@ def test_two_joined_images_by_hand():
     # Converged: f0 = .95 f1 + .05 and f1 = .95 f0.
     scores = diffusion(np.array([[2.0, 0.0]]), gallery, k=2, k_query=1, solver="cg")
     first = 0.05 / (1 - 0.95**2)
-    np.testing.assert_allclose(scores, [[first, 0.95 * first, 0]], atol=1e-6)
+    # Residuals stop at 1e-6; errors may be (1 + .95) / (1 - .95) = 39 times those.
+    np.testing.assert_allclose(scores, [[first, 0.95 * first, 0]], atol=5e-6)
 
 
 def test_lonely_images_keep_their_start():

@@ -80,13 +80,15 @@ def test_agrees_with_sets_on_ties_and_duplicates(seed, k1, k2, lambda_):
     np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
 
 
-def test_more_duplicates_than_a_list_holds():
+@pytest.mark.parametrize("k2", [1, 3])
+def test_more_duplicates_than_a_list_holds(k2):
     # Points behind k1 + 1 equal ones are outside their own lists and have no members.
     rows = np.ones((Q + G, 4), np.float32) / 2
     rows[-20:, 0] = -0.5
-    expected = final_distance(rows @ rows.T, Q, k1=5, k2=3, lambda_=0.25)
-    scores = k_reciprocal(*_split(rows), k1=5, k2=3, lambda_=0.25)
-    np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
+    expected = final_distance(rows @ rows.T, Q, k1=5, k2=k2, lambda_=0.25)
+    for most in (None, 4):
+        scores = k_reciprocal(*_split(rows), k1=5, k2=k2, lambda_=0.25, k2_max=most)
+        np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
 
 
 def test_all_points_equal():
