@@ -9,7 +9,8 @@ from jax import lax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dex_jax._checks import is_concrete
-from dex_jax._search import Neighbors, empty_lists, search_tiles, top
+from dex_jax._lists import Neighbors, no_neighbors, top
+from dex_jax._search import search_tiles
 
 
 class RowShards(NamedTuple):
@@ -74,7 +75,7 @@ def search_shards(
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
 def self_search_shards(
-    rows: jax.Array, *, shards: RowShards, k: int, precision: str
+    rows: jax.Array, *, shards: RowShards, k: int, precision: str = "highest"
 ) -> tuple[Neighbors, jax.Array]:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
     parts = rows.shape[0] // _part_rows(rows, shards)
@@ -87,7 +88,12 @@ def self_search_shards(
             lists, minimum, guest = carry
             first = (me + turn) % parts * N
             found, least = search_tiles(
-                own, guest, k=min(k, N), precision=precision, offset=first
+                own,
+                guest,
+                k=min(k, N),
+                precision=precision,
+                offset=first,
+                minimum=True,
             )
             ring = [((i + 1) % parts, i) for i in range(parts)]
             return (
@@ -96,7 +102,7 @@ def self_search_shards(
                 lax.ppermute(guest, shards.axes, ring),
             )
 
-        carry = (empty_lists(N, k), jnp.full(N, jnp.inf), own)
+        carry = (no_neighbors(N, k), jnp.full(N, jnp.inf), own)
         return lax.fori_loop(0, parts, visit, carry)[:2]
 
     split = PartitionSpec(shards.axes)

@@ -20,7 +20,8 @@ from dex_jax._checks import (
     is_concrete,
     unit_rows,
 )
-from dex_jax._search import Neighbors, search_tiles, self_search_tiles
+from dex_jax._lists import Neighbors
+from dex_jax._search import search_tiles, self_search_tiles
 from dex_jax._sharded import merge, row_shards, search_shards, self_search_shards
 
 __all__ = ["Neighbors", "merge", "nearest_neighbors"]
@@ -75,10 +76,10 @@ def nearest_neighbors(
         )
     k = limit_k(k, database.shape[0] - int(exclude_self), "k")
     if exclude_self:
-        found = self_search(unit_rows(database), k=k + 1, precision=precision)[0]
+        found = self_lists(unit_rows(database), k=k + 1, precision=precision)
         return _without_self(found)
     if itself:
-        return self_search(unit_rows(database), k=k, precision=precision)[0]
+        return self_lists(unit_rows(database), k=k, precision=precision)
     return search(unit_rows(queries), unit_rows(database), k=k, precision=precision)
 
 
@@ -155,9 +156,7 @@ def _search(
     return search_tiles(queries, database, k=k, valid=valid, precision=precision)[0]
 
 
-def self_search(
-    rows: jax.Array, *, k: int, precision: str = "highest"
-) -> tuple[Neighbors, jax.Array]:
+def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
     """Finds each unit row's `k` nearest in its own set, the row itself counted.
 
     Returns:
@@ -166,5 +165,23 @@ def self_search(
     """
     shards = row_shards(rows)
     if shards is None:
-        return self_search_tiles(rows, k=k, precision=precision)
-    return self_search_shards(rows, shards=shards, k=k, precision=precision)
+        return _self_search(rows, k=k)
+    return self_search_shards(rows, shards=shards, k=k)
+
+
+def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:
+    """The lists of `self_search` alone, which spares two passes over all cosines."""
+    shards = row_shards(rows)
+    if shards is None:
+        return _self_lists(rows, k=k, precision=precision)
+    return self_search_shards(rows, shards=shards, k=k, precision=precision)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("k",))
+def _self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
+    return self_search_tiles(rows, k=k, minimum=True)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "precision"))
+def _self_lists(rows: jax.Array, *, k: int, precision: str) -> Neighbors:
+    return self_search_tiles(rows, k=k, precision=precision)[0]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dex_jax._search import search_tiles, self_search_tiles, top
+from dex_jax._lists import top
+from dex_jax._search import search_tiles, self_search_tiles
 from dex_jax.neighbors import (
     Neighbors,
     limit_k,
@@ -22,7 +23,8 @@ from dex_jax.neighbors import (
 from tests.rerank.cases import signs, temporary_bytes
 
 N = 136
-tiles = jax.jit(search_tiles, static_argnames=("k", "precision", "tile"))
+tiles = jax.jit(search_tiles, static_argnames=("k", "precision", "tile", "minimum"))
+self_tiles = jax.jit(self_search_tiles, static_argnames=("k", "block", "minimum"))
 
 
 def _ranked(queries, database, k, *, exclude_self=False):
@@ -55,7 +57,7 @@ def test_ties_go_to_the_lower_index_even_at_zero():
 @pytest.mark.parametrize("tile", [(50, 37), (136, 136), (7, 136), (136, 20)])
 def test_tiles_of_any_size_give_the_same_lists(tile):
     rows = signs(N)  # 16 different rows, so most of what is found are ties
-    found, lowest = tiles(rows, rows, k=30, tile=tile)
+    found, lowest = tiles(rows, rows, k=30, tile=tile, minimum=True)
     _same(found, _ranked(rows, rows, 30))
     np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
 
@@ -64,18 +66,22 @@ def test_tiles_of_any_size_give_the_same_lists(tile):
 @pytest.mark.parametrize("k", [1, 30, 136])
 def test_a_set_in_itself_equals_a_search(block, k):
     rows = signs(N)
-    found, lowest = self_search_tiles(rows, k=k, block=block)
+    found, lowest = self_tiles(rows, k=k, block=block, minimum=True)
     _same(found, _ranked(rows, rows, k))
     np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
 
 
-def test_blocks_cut_in_parts():
-    # From 128 rows on a block is cut, so that several calls of top_k run at once.
-    rows = signs(2 * 131, seed=1)
-    found, _ = self_search_tiles(rows, k=5, block=131)
-    _same(found, _ranked(rows, rows, 5))
-    found, _ = tiles(rows, rows, k=5, tile=(131, 100))
-    _same(found, _ranked(rows, rows, 5))
+@pytest.mark.parametrize("values", [3, 100, 10**6])
+def test_tiles_of_which_little_is_merged(values):
+    # Whole numbers: exact products, with many ties, with some and with hardly any.
+    rng = np.random.default_rng(values)
+    rows = rng.integers(-values, values, size=(1100, 4)).astype(np.float32)
+    rows = rows[:, :1] if values > 1000 else rows
+    scores = rows @ rows.T
+    found, lowest = self_tiles(rows, k=9, block=256, minimum=True)
+    _same(found, _ranked(rows, rows, 9))
+    np.testing.assert_array_equal(lowest, scores.min(axis=1))
+    _same(tiles(rows[:300], rows, k=9, tile=(64, 256))[0], _ranked(rows[:300], rows, 9))
 
 
 def test_exclude_self_leaves_duplicates_in():
@@ -198,8 +204,8 @@ def test_memory_of_a_million_rows_is_bounded():
     rows = jax.ShapeDtypeStruct((1_000_000, 8), jnp.float32)
     some = jax.ShapeDtypeStruct((256, 8), jnp.float32)
     assert temporary_bytes(tiles.lower(some, rows, k=100)) < 2**28
-    lists = 8 * 10 * 1_000_000
-    assert temporary_bytes(self_search_tiles.lower(rows, k=10)) < 2**29 + 2 * lists
+    places = 8 * (10 + 32) * 1_000_000
+    assert temporary_bytes(self_tiles.lower(rows, k=10)) < 2**29 + places
 
 
 @pytest.mark.parametrize(

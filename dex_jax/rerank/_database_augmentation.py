@@ -15,7 +15,7 @@ from dex_jax._checks import (
     check_rows,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_count, self_search
+from dex_jax.neighbors import Neighbors, limit_count, self_lists
 from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 
 INCLUDE_SELF = ("plus", "top_k")
@@ -60,7 +60,7 @@ def database_augmentation(
     count = check_options(k=k, alpha=alpha, include_self=include_self, k_max=k_max)
     rows = unit_rows(check_rows(gallery, "gallery"))
     read = entries(count, rows.shape[0], include_self=include_self)
-    graph = self_search(rows, k=read.width)[0]
+    graph = self_lists(rows, k=read.width)
     return augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
 
 

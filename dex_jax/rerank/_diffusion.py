@@ -15,7 +15,7 @@ from dex_jax._checks import (
     check_number,
     is_concrete,
 )
-from dex_jax.neighbors import Neighbors, limit_count, search, self_search
+from dex_jax.neighbors import Neighbors, limit_count, search, self_lists
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 from dex_jax.rerank._mutual_graph import (
@@ -92,7 +92,7 @@ def diffusion(
     own, near = limit_counts(counts, gallery.shape[0])
     return diffuse_scores(
         search(query, gallery, k=near.width),
-        self_search(gallery, k=own.width)[0],
+        self_lists(gallery, k=own.width),
         k=own.value,
         k_query=near.value,
         alpha=alpha,

@@ -13,7 +13,7 @@ from dex_jax._checks import (
     is_concrete,
     unit_rows,
 )
-from dex_jax._search import top
+from dex_jax._lists import top
 from dex_jax.neighbors import limit_k
 
 
