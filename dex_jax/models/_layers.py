@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from dex_jax.models._convolution import convolve, depthwise, explicit_pads, pointwise
+from dex_jax.models._convolution import (
+    convolve,
+    depthwise,
+    explicit_pads,
+    mixing,
+    pointwise,
+)
 from dex_jax.models._normalization import (
     along_last,
     moments,
@@ -118,7 +124,9 @@ class Conv(nnx.Module):
             x = pointwise(x, kernel[0, 0])
         else:
             pads = explicit_pads(x, kernel, self.stride, self.padding)
-            if self.groups == x.shape[-1] == kernel.shape[-1]:
+            if self.groups == 1:
+                x = mixing(x, kernel, self.stride, pads)
+            elif self.groups == x.shape[-1] == kernel.shape[-1]:
                 x = depthwise(x, kernel, self.stride, pads)
             else:
                 x = convolve(x, kernel, self.stride, pads, groups=self.groups)

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dex_jax.models import _convolution
 from dex_jax.models._convolution import (
     convolve,
     depthwise,
     explicit_pads,
+    mixing,
     pointwise,
 )
 
@@ -54,6 +56,39 @@ def test_depthwise(rng, size: int, stride: int, padding, image):
             np.testing.assert_allclose(got, want, atol=1e-12)
 
 
+@pytest.mark.parametrize("numbers", [1, 700, 2**18])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "image"),
+    [
+        (3, 1, 1, (20, 17)),
+        (3, 2, 1, (41, 36)),
+        (7, 2, 3, (38, 35)),
+        (3, 2, "SAME", (40, 39)),
+        # The last row and column are seen by no window.
+        (3, 2, 0, (42, 38)),
+        (3, 1, 1, (5, 4)),  # left to XLA
+    ],
+)
+def test_mixing(rng, monkeypatch, size: int, stride: int, padding, image, numbers):
+    # Bands of one row, of a few, and of a whole image.
+    monkeypatch.setattr(_convolution, "_PATCHES", numbers)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, *image, 3)))
+        kernel = jnp.asarray(rng.normal(size=(size, size, 3, 4)))
+        pads = explicit_pads(x, kernel, stride, padding)
+        expected = functools.partial(convolve, stride=stride, pads=pads, groups=1)
+        weights = jnp.asarray(rng.normal(size=expected(x, kernel).shape))
+        assert (weights[0, ..., 0].size >= 300) == (image != (5, 4))
+        for got, want in zip(
+            _with_gradients(
+                lambda x, k: mixing(x, k, stride, pads), x, kernel, weights
+            ),
+            _with_gradients(expected, x, kernel, weights),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, want, atol=1e-11)
+
+
 @pytest.mark.parametrize("image", [259, 288, 317, 346])
 def test_same_padding_is_tensorflows_at_every_scale(image: int):
     # All maps that an image of this size becomes on its way.
@@ -89,3 +124,11 @@ def test_bfloat16_sums_are_taken_in_float32(rng):
     )
     assert (of_kernel[1, 1] == 4 * 16 * 16).all()
     assert (of_x[:, 1:-1, 1:-1] == 9).all()
+
+
+def test_bfloat16_patches_are_summed_in_float32():
+    x = jnp.ones((4, 20, 20, 2), jnp.bfloat16)
+    run = functools.partial(mixing, stride=1, pads=((1, 1), (1, 1)))
+    kernel = jnp.ones((3, 3, 2, 2), jnp.bfloat16)
+    _, _, of_kernel = _with_gradients(lambda x, k: run(x, k), x, kernel, x)
+    assert (of_kernel[1, 1] == 4 * 20 * 20).all()
