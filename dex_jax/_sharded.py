@@ -1,7 +1,9 @@
-"""Search where the rows of the database are split over the devices of a mesh."""
+"""Work on rows that are split over the devices of a mesh, and search above all."""
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,11 @@ class RowShards(NamedTuple):
     mesh: Mesh | AbstractMesh
     axes: tuple[str, ...]
 
+    @property
+    def parts(self) -> int:
+        """How many devices, or groups of them, hold other rows than the rest."""
+        return math.prod(self.mesh.shape[axis] for axis in self.axes)
+
 
 def row_shards(array: jax.Array) -> RowShards | None:
     """Tells how the rows of a concrete array are split; None if they are not."""
@@ -30,6 +37,50 @@ def row_shards(array: jax.Array) -> RowShards | None:
     if array.shape[0] == sharding.shard_shape(array.shape)[0]:
         return None
     return RowShards(sharding.mesh, axes)
+
+
+def on_parts(
+    function: Callable[[Any, Any], Any], shards: RowShards | None, *, join: int | None
+) -> Callable[[Any, Any], Any]:
+    """Lets every device work on its own rows.
+
+    Args:
+        function: of two trees of arrays: those split by rows, and what every device
+            sees whole.
+        shards: how the rows are split; None if they are not.
+        join: axis along which the results are parts of one array; None if they are
+            equal on all devices.
+
+    Returns:
+        The function of whole arrays.
+    """
+    if shards is None:
+        return function
+    split, whole = PartitionSpec(shards.axes), PartitionSpec()
+    out = whole if join is None else PartitionSpec(*[None] * join, shards.axes)
+    return jax.shard_map(
+        function,
+        mesh=shards.mesh,
+        in_specs=(split, whole),
+        out_specs=out,
+        check_vma=False,
+    )
+
+
+def part_start(shards: RowShards | None, rows: int) -> jax.Array:
+    """Index of the first row of this device's part of so many rows."""
+    number = jnp.int32(0) if shards is None else lax.axis_index(shards.axes)
+    return number * rows
+
+
+def gather_lists(lists: Neighbors, shards: RowShards | None, k: int) -> Neighbors:
+    """The best `k` of what all devices found in their parts, in order of the parts."""
+    if shards is None:
+        return lists
+    # [M, parts x K]: lower parts hold lower indices and stand first, so win ties.
+    ids, scores = (lax.all_gather(x, shards.axes, axis=1, tiled=True) for x in lists)
+    best = top(scores, k)
+    return Neighbors(jnp.take_along_axis(ids, best.ids, axis=1), best.scores)
 
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
@@ -44,33 +95,22 @@ def search_shards(
 ) -> Neighbors:
     """Searches each part for all queries, then gathers and merges lists of `k`."""
 
-    def local(queries: jax.Array, part: jax.Array, valid: jax.Array) -> Neighbors:
-        N = part.shape[0]
+    def local(part: tuple[jax.Array, jax.Array], queries: jax.Array) -> Neighbors:
+        rows, valid = part
+        N = rows.shape[0]
         found, _ = search_tiles(
             queries,
-            part,
+            rows,
             k=min(k, N),
             valid=valid,
             precision=precision,
-            offset=lax.axis_index(shards.axes) * N,
+            offset=part_start(shards, N),
         )
-        # [M, parts x K]: lower parts hold lower indices and stand first, so win ties.
-        ids, scores = (
-            lax.all_gather(x, shards.axes, axis=1, tiled=True) for x in found
-        )
-        best = top(scores, k)
-        return Neighbors(jnp.take_along_axis(ids, best.ids, axis=1), best.scores)
+        return gather_lists(found, shards, k)
 
-    split, whole = PartitionSpec(shards.axes), PartitionSpec()
     if valid is None:
         valid = jnp.ones(database.shape[0], bool)
-    return jax.shard_map(
-        local,
-        mesh=shards.mesh,
-        in_specs=(whole, split, split),
-        out_specs=whole,
-        check_vma=False,
-    )(queries, database, valid)
+    return on_parts(local, shards, join=None)((database, valid), queries)
 
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
@@ -78,7 +118,7 @@ def self_search_shards(
     rows: jax.Array, *, shards: RowShards, k: int, precision: str = "highest"
 ) -> tuple[Neighbors, jax.Array]:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
-    parts = rows.shape[0] // _part_rows(rows, shards)
+    parts = shards.parts
 
     def local(own: jax.Array) -> tuple[Neighbors, jax.Array]:
         N = own.shape[0]
@@ -109,11 +149,6 @@ def self_search_shards(
     return jax.shard_map(
         local, mesh=shards.mesh, in_specs=split, out_specs=split, check_vma=False
     )(rows)
-
-
-def _part_rows(rows: jax.Array, shards: RowShards) -> int:
-    sizes = [shards.mesh.shape[axis] for axis in shards.axes]
-    return rows.shape[0] // functools.reduce(lambda a, b: a * b, sizes, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("k",))

@@ -1,6 +1,7 @@
 """Diffusion of query similarity over the mutual neighbour graph (eq. 9-10)."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from dex_jax._checks import (
     check_number,
     is_concrete,
 )
+from dex_jax._sharded import RowShards, on_parts, part_start, row_shards
 from dex_jax.neighbors import Neighbors, limit_count, search, self_lists
 from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._kinds import Tile, adjusted, unmarked
@@ -93,13 +95,10 @@ def diffusion(
     return diffuse_scores(
         search(query, gallery, k=near.width),
         self_lists(gallery, k=own.width),
-        k=own.value,
-        k_query=near.value,
-        alpha=alpha,
-        gamma=gamma,
-        iterations=iterations,
+        Options(alpha, gamma, iterations, own.value, near.value),
         solver=solver,
         initial=initial,
+        shards=row_shards(gallery),
     )
 
 
@@ -144,70 +143,98 @@ def check_options(
         )
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "initial"))
+class Options(NamedTuple):
+    """What may be traced; `k` and `k_query` are None where lists count to their end."""
+
+    alpha: float | jax.Array
+    gamma: float | jax.Array
+    iterations: int | jax.Array
+    k: jax.Array | None = None
+    k_query: jax.Array | None = None
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "initial", "shards"))
 def diffuse_scores(
     start: Neighbors,
     graph: Neighbors,
+    options: Options,
     *,
-    alpha: float | jax.Array,
-    gamma: float | jax.Array,
-    iterations: int | jax.Array,
     solver: str,
     initial: str,
-    k: jax.Array | None = None,
-    k_query: jax.Array | None = None,
+    shards: RowShards | None = None,
 ) -> jax.Array:
     """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`.
 
-    Where given, only the first `k` and `k_query` entries of the lists count.
+    With `shards` every device takes its share of the queries, and the whole graph.
     """
-    Q, G = start.ids.shape[0], graph.ids.shape[0]
-    links = mutual_graph(graph, gamma, k)
-    solve = _solver(links, alpha, iterations, solver, initial)
+    G = graph.ids.shape[0]
 
-    def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
+    def part(start: Neighbors, whole: tuple[Neighbors, Options]) -> jax.Array:
+        def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
 
-    return _over_blocks(start, links, gamma, k_query, solve, write, jnp.zeros((Q, G)))
+        solve = functools.partial(_solver, solver=solver, initial=initial)
+        empty = jnp.zeros((start.ids.shape[0], G))
+        return _over_blocks(start, *whole, solve, write, empty)
+
+    return _over_queries(part, start, (graph, options), shards)
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "initial", "top"))
+@functools.partial(jax.jit, static_argnames=("solver", "initial", "top", "shards"))
 def diffuse_ranking(
     start: Neighbors,
     graph: Neighbors,
+    options: Options,
     *,
-    alpha: float | jax.Array,
-    gamma: float | jax.Array,
-    iterations: int | jax.Array,
     solver: str,
     initial: str,
     top: int,
-    k: jax.Array | None = None,
-    k_query: jax.Array | None = None,
     tiles: tuple[Tile, ...] = (),
+    shards: RowShards | None = None,
 ) -> Ranking:
     """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
+
+    def part(start: Neighbors, whole) -> Ranking:
+        graph, options, tiles = whole
+        Q = start.ids.shape[0]
+        own = part_start(shards, Q)
+
+        def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
+            kept = best(adjusted(scores, tiles, own + first, jnp.int32(0)), top)
+            return jax.tree.map(
+                lambda whole, part: lax.dynamic_update_slice_in_dim(
+                    whole, part, first, 0
+                ),
+                out,
+                kept,
+            )
+
+        solve = functools.partial(_solver, solver=solver, initial=initial)
+        empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
+        return unmarked(_over_blocks(start, graph, options, solve, write, empty))
+
+    return _over_queries(part, start, (graph, options, tiles), shards)
+
+
+def _over_queries(part, start: Neighbors, whole, shards: RowShards | None):
+    """Divides the queries among the devices; rows that make them even start nowhere."""
     Q = start.ids.shape[0]
-    links = mutual_graph(graph, gamma, k)
-    solve = _solver(links, alpha, iterations, solver, initial)
-
-    def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
-        kept = best(adjusted(scores, tiles, first, jnp.int32(0)), top)
-        return jax.tree.map(
-            lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, first, 0),
-            out,
-            kept,
-        )
-
-    empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
-    return unmarked(_over_blocks(start, links, gamma, k_query, solve, write, empty))
+    more = -Q % (1 if shards is None else shards.parts)
+    start = jax.tree.map(lambda x: jnp.pad(x, ((0, more), (0, 0))), start)
+    found = on_parts(part, shards, join=0)(start, whole)
+    return jax.tree.map(lambda x: x[:Q], found)
 
 
-def _over_blocks(start, links: MutualGraph, gamma, k_query, solve, write, out):
+def _over_blocks(
+    start: Neighbors, graph: Neighbors, options: Options, solver, write, out
+):
     """Solves for blocks of queries and writes what is kept of their scores `[b, G]`."""
+    links = mutual_graph(graph, options.gamma, options.k)
+    solve = solver(links, options)
     Q = start.ids.shape[0]
     size = -(-Q // -(-Q // block_size().columns))  # queries at a time
-    weights = first_few(clipped_power(start.scores, gamma), k_query)  # [Q, K']
+    weights = clipped_power(start.scores, options.gamma)
+    weights = first_few(weights, options.k_query)  # [Q, K']
     column = jnp.arange(size)[:, None]
     blocks, _, rows = links.ids.shape
 
@@ -222,14 +249,17 @@ def _over_blocks(start, links: MutualGraph, gamma, k_query, solve, write, out):
     return lax.fori_loop(0, -(-Q // size), block, out)
 
 
-def _solver(links: MutualGraph, alpha, iterations, solver, initial):
+def _solver(links: MutualGraph, options: Options, *, solver: str, initial: str):
     """Returns the function from `y` to `f`, a query a column, in the graph's order."""
-    spread = functools.partial(propagate, links)
+    spread, alpha = functools.partial(propagate, links), options.alpha
 
     def power(y: jax.Array) -> jax.Array:
         first = y if initial == "y" else jnp.zeros_like(y)
         return lax.fori_loop(
-            0, iterations, lambda _, f: alpha * spread(f) + (1 - alpha) * y, first
+            0,
+            options.iterations,
+            lambda _, f: alpha * spread(f) + (1 - alpha) * y,
+            first,
         )
 
     def cg(y: jax.Array) -> jax.Array:

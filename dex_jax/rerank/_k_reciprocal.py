@@ -16,6 +16,7 @@ from dex_jax._checks import (
     is_concrete,
     unit_rows,
 )
+from dex_jax._sharded import RowShards, gather_lists, on_parts, part_start, row_shards
 from dex_jax.neighbors import Neighbors, limit_count
 from dex_jax.rerank._embeddings import Ranking, best
 from dex_jax.rerank._jaccard import Support, over_gallery, query_support
@@ -34,7 +35,7 @@ from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 class _Encoded(NamedTuple):
     encoding: Encoding
     support: Support
-    nearest: jax.Array  # [G, K] pool ids whose encodings are averaged
+    nearest: jax.Array | None  # [G, K] pool ids whose encodings are averaged
     k2: jax.Array | None  # the first of these that count; None for all
     minimum: jax.Array  # [Q] smallest cosine of each query over the pool
 
@@ -124,7 +125,7 @@ def reciprocal_scores(
     """`k_reciprocal` for unit rows; `graph` is the gallery's own, if known already."""
     lambda_ = check_lambda(lambda_)
     found = _prepare(query, gallery, counts, graph)
-    return _scores(query, gallery, found, lambda_)
+    return _scores(query, gallery, found, lambda_, shards=row_shards(gallery))
 
 
 def reciprocal_ranking(
@@ -151,7 +152,9 @@ def reciprocal_ranking(
     """
     lambda_ = check_lambda(lambda_)
     found = _prepare(query, gallery, counts, graph)
-    return _ranking(query, gallery, found, lambda_, tiles, top=top)
+    return _ranking(
+        query, gallery, found, lambda_, tiles, top=top, shards=row_shards(gallery)
+    )
 
 
 def check_lambda(lambda_: float | jax.Array) -> jax.Array:
@@ -259,23 +262,34 @@ def _support(
     return query_support(encoding, lists, k2, size=size)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames=("shards",))
 def _scores(
-    query: jax.Array, gallery: jax.Array, found: _Encoded, lambda_: jax.Array
+    query: jax.Array,
+    gallery: jax.Array,
+    found: _Encoded,
+    lambda_: jax.Array,
+    *,
+    shards: RowShards | None,
 ) -> jax.Array:
     """Scores `[Q, G]`."""
 
-    def take(scores: jax.Array, start: jax.Array, shared: jax.Array) -> jax.Array:
-        tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
-        return lax.dynamic_update_slice_in_dim(scores, tile, start, 1)
+    def part(own: tuple[jax.Array, jax.Array], whole) -> jax.Array:
+        (gallery, nearest), (query, found, lambda_) = own, whole
 
-    empty = jnp.zeros((query.shape[0], gallery.shape[0]))
-    return over_gallery(
-        found.support, found.encoding, found.nearest, found.k2, take, empty
-    )
+        def take(scores: jax.Array, start: jax.Array, shared: jax.Array) -> jax.Array:
+            tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
+            return lax.dynamic_update_slice_in_dim(scores, tile, start, 1)
+
+        empty = jnp.zeros((query.shape[0], gallery.shape[0]))
+        return over_gallery(
+            found.support, found.encoding, nearest, found.k2, take, empty
+        )
+
+    whole = query, found._replace(nearest=None), lambda_
+    return on_parts(part, shards, join=1)((gallery, found.nearest), whole)
 
 
-@functools.partial(jax.jit, static_argnames=("top",))
+@functools.partial(jax.jit, static_argnames=("top", "shards"))
 def _ranking(
     query: jax.Array,
     gallery: jax.Array,
@@ -284,31 +298,38 @@ def _ranking(
     tiles: tuple[Tile, ...],
     *,
     top: int,
+    shards: RowShards | None,
 ) -> Ranking:
     """The best `top` of each row of scores, kept up to date tile by tile."""
-    Q = query.shape[0]
 
-    def take(
-        state: tuple[Ranking, jax.Array], start: jax.Array, shared: jax.Array
-    ) -> tuple[Ranking, jax.Array]:
-        kept, seen = state
-        tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
-        tile = adjusted(tile, tiles, jnp.int32(0), start)
-        ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
-        tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
-        # What is kept stands first and has lower ids: ties stay in gallery order.
-        place = best(jnp.concatenate([kept.scores, tile], axis=1), top)
-        ids = jnp.broadcast_to(ids[None], tile.shape)
-        ids = jnp.concatenate([kept.ids, ids], axis=1)
-        ids = jnp.take_along_axis(ids, place.ids, axis=1)
-        return Ranking(ids, place.scores), start + tile.shape[1]
+    def part(own: tuple[jax.Array, jax.Array], whole) -> Ranking:
+        (gallery, nearest), (query, found, lambda_, tiles) = own, whole
+        (Q, _), G = query.shape, gallery.shape[0]
+        least, first = min(top, G), part_start(shards, G)
 
-    none = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.full((Q, top), -jnp.inf))
-    first = none, jnp.int32(0)
-    kept = over_gallery(
-        found.support, found.encoding, found.nearest, found.k2, take, first
-    )[0]
-    return unmarked(kept)
+        def take(
+            state: tuple[Ranking, jax.Array], start: jax.Array, shared: jax.Array
+        ) -> tuple[Ranking, jax.Array]:
+            kept, seen = state
+            tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
+            tile = adjusted(tile, tiles, jnp.int32(0), first + start)
+            ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
+            tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
+            # What is kept stands first and has lower ids: ties stay in gallery order.
+            place = best(jnp.concatenate([kept.scores, tile], axis=1), least)
+            ids = jnp.broadcast_to(ids[None] + first, tile.shape)
+            ids = jnp.concatenate([kept.ids, ids], axis=1)
+            ids = jnp.take_along_axis(ids, place.ids, axis=1)
+            return Ranking(ids, place.scores), start + tile.shape[1]
+
+        none = Ranking(jnp.zeros((Q, least), jnp.int32), jnp.full((Q, least), -jnp.inf))
+        kept = over_gallery(
+            found.support, found.encoding, nearest, found.k2, take, (none, jnp.int32(0))
+        )[0]
+        return unmarked(Ranking(*gather_lists(Neighbors(*kept), shards, top)))
+
+    whole = query, found._replace(nearest=None), lambda_, tiles
+    return on_parts(part, shards, join=None)((gallery, found.nearest), whole)
 
 
 def _blend(

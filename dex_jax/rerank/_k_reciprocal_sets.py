@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax.neighbors import Neighbors, merge, search, self_search
+from dex_jax._search import search_tiles
+from dex_jax.neighbors import Neighbors, merge, self_search
 from dex_jax.rerank._blocks import (
     even_block,
     map_blocks,
@@ -91,25 +92,19 @@ def pool_neighbors(
     own, minimum = graph
     own = Neighbors(own.ids[:, :width] + Q, own.scores[:, :width])
     among, across = min(Q, width), min(G, width)
-    back = search(gallery, query, k=among)
-    there = search(query, gallery, k=across)
+    # The largest distance of a point comes out of the same products as its neighbours.
+    back, lowest = search_tiles(gallery, query, k=among, minimum=True)
+    minimum_g = jnp.minimum(minimum, lowest)
+    there, lowest = search_tiles(query, gallery, k=across, minimum=True)
+    within, lowest_q = search_tiles(query, query, k=among, minimum=True)
+    minimum_q = jnp.minimum(lowest, lowest_q)
     found_g = merge(back, own, k=width)
-    found_q = merge(
-        search(query, query, k=among),
-        Neighbors(there.ids + Q, there.scores),
-        k=width,
-    )
-    minimum_g = jnp.minimum(minimum, _smallest(gallery, query))
-    minimum_q = jnp.minimum(_smallest(query, query), _smallest(query, gallery))
+    found_q = merge(within, Neighbors(there.ids + Q, there.scores), k=width)
     return Pool(
         jnp.concatenate([found_q.ids, found_g.ids]),
         jnp.concatenate([found_q.scores, found_g.scores]),
         jnp.concatenate([minimum_q, minimum_g]),
     )
-
-
-def _smallest(rows: jax.Array, others: jax.Array) -> jax.Array:
-    return -search(-rows, others, k=1).scores[:, 0]
 
 
 def reciprocal(

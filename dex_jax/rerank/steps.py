@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from dex_jax._checks import check_choice, check_masked_count, check_number
+from dex_jax._sharded import row_shards
 from dex_jax.neighbors import Neighbors, limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
@@ -219,16 +220,11 @@ def diffusion(
     """Diffusion over the gallery's graph; see `dex_jax.rerank.diffusion`."""
     counts = graph_diffusion.check_counts(k, k_query, k_max, k_query_max)
     graph_diffusion.check_options(alpha, gamma, iterations, solver, initial)
-    options = {
-        "alpha": alpha,
-        "gamma": gamma,
-        "iterations": iterations,
-        "solver": solver,
-        "initial": initial,
-        # A count beyond the gallery masks nothing: these may stay as they were asked.
-        "k": counts[0].value,
-        "k_query": counts[1].value,
-    }
+    # A count beyond the gallery masks nothing: these may stay as they were asked.
+    options = graph_diffusion.Options(
+        alpha, gamma, iterations, counts[0].value, counts[1].value
+    )
+    solve = {"solver": solver, "initial": initial}
 
     def lists(state: State, graph: Graph | None) -> tuple[Neighbors, Neighbors]:
         size = state.gallery.shape[0]
@@ -237,13 +233,20 @@ def diffusion(
         return found, first(known(graph)[0], own.width)
 
     def scores(state: State, graph: Graph | None) -> jax.Array:
-        return graph_diffusion.diffuse_scores(*lists(state, graph), **options)
+        return graph_diffusion.diffuse_scores(
+            *lists(state, graph), options, shards=row_shards(state.gallery), **solve
+        )
 
     def ranking(
         state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
     ) -> Ranking:
         return graph_diffusion.diffuse_ranking(
-            *lists(state, graph), top=top, tiles=tiles, **options
+            *lists(state, graph),
+            options,
+            top=top,
+            tiles=tiles,
+            shards=row_shards(state.gallery),
+            **solve,
         )
 
     return Rank("diffusion", scores, ranking, lambda size: min(counts[0].width, size))

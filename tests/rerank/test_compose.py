@@ -153,16 +153,57 @@ def test_same_inside_the_callers_jit_and_vmap():
         np.testing.assert_allclose(found.scores[i], plain.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "text", ["dex(k=7),dba(k=5),diffusion(k=9,k_query=7),tracklet"]
-)
-def test_gallery_split_over_a_mesh(text):
+@pytest.fixture(scope="module")
+def split_gallery():
     mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
-    split = jax.device_put(GALLERY, NamedSharding(mesh, PartitionSpec("a")))
-    plain = parse(text)(EMBEDDINGS, top=7)
-    found = parse(text)(EMBEDDINGS._replace(gallery=split), top=7)
+    return jax.device_put(GALLERY, NamedSharding(mesh, PartitionSpec("a")))
+
+
+@pytest.mark.parametrize("top", [3, 7, 40, None])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dex(k=7),dba(k=5),diffusion(k=9,k_query=7),tracklet",
+        "diffusion(k=9,k_query=7,solver=cg)",
+        "dex(k=7),dba(k=5),k_reciprocal(k1=9,k2=4),tracklet",
+        "k_reciprocal(k1=9,k2=1)",
+    ],
+)
+def test_gallery_split_over_a_mesh(split_gallery, text, top):
+    # Every device has five of the images, and at most one of the six queries.
+    plain = parse(text)(EMBEDDINGS, top=top)
+    found = parse(text)(EMBEDDINGS._replace(gallery=split_gallery), top=top)
+    if top is None:
+        np.testing.assert_allclose(found, plain, atol=1e-6)
+        return
     np.testing.assert_array_equal(found.ids, plain.ids)
     np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", ["k_reciprocal", "diffusion"])
+def test_tiles_of_a_split_gallery_know_where_they_lie(split_gallery, rank):
+    rng = np.random.default_rng(0)
+    sides = rng.normal(size=(Q, 3)), rng.normal(size=(G, 3))
+    pipeline = chain(RANKS[rank][0], steps.side_bias(*sides, weight=0.5))
+    plain = pipeline(EMBEDDINGS, top=9)
+    found = pipeline(EMBEDDINGS._replace(gallery=split_gallery), top=9)
+    np.testing.assert_array_equal(found.ids, plain.ids)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
+
+
+def test_what_a_step_makes_of_split_rows_stays_split(split_gallery):
+    embeddings = EMBEDDINGS._replace(gallery=split_gallery)
+    after = steps.dba(k=5)(embeddings).gallery
+    assert after.sharding.is_equivalent_to(split_gallery.sharding, 2)
+
+
+def test_devices_share_the_work_of_the_last_step(split_gallery):
+    # Each compares the queries with its own images, or spreads its own queries.
+    query = jnp.asarray(QUERY)
+    scores = k_reciprocal(query, split_gallery, k1=9, k2=4)
+    assert scores.sharding.shard_shape(scores.shape) == (Q, G // 8)
+    scores = diffusion(jnp.tile(query, (4, 1)), split_gallery, k=9, k_query=7)
+    assert scores.sharding.shard_shape(scores.shape) == (4 * Q // 8, G)
 
 
 def test_none_is_plain_cosine():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dex_jax.neighbors import search, self_search
 from dex_jax.rerank import _mutual_graph, diffusion
-from dex_jax.rerank._diffusion import conjugate_gradients, diffuse_ranking
+from dex_jax.rerank._diffusion import Options, conjugate_gradients, diffuse_ranking
 from tests.reference import diffusion as reference
 from tests.reference.expansion import unit
 from tests.rerank.cases import clusters
@@ -124,9 +124,7 @@ def test_same_over_blocks_of_queries_and_for_the_best_alone():
     best = diffuse_ranking(
         search(rows, gallery, k=7),
         self_search(gallery, k=9)[0],
-        alpha=0.95,
-        gamma=3.0,
-        iterations=25,
+        Options(0.95, 3.0, 25),
         solver="power",
         initial="y",
         top=5,
