@@ -9,6 +9,7 @@ does with all its threads and vectors, where `top_k` is one thread and dear for 
 row. Entries stay in order of their index until the end: of equals the first ones stay.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,14 +37,14 @@ class Neighbors(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Lists that are being made, in blocks of R rows.
+    """Lists of R rows that are being made; up to three times as large as when done.
 
     Attributes:
-        ids: `[blocks, P, R]` int32, K entries and then the places behind them, rising
-            but for entries that are empty.
-        scores: `[blocks, P, R]` float32, -inf where empty.
-        used: `[blocks]` int32, how many of the P are in use, at least K.
-        last: `[blocks, R]` float32, what a score must exceed to enter.
+        ids: `[P, R]` int32, K entries and then the places behind them, rising but for
+            entries that are empty.
+        scores: `[P, R]` float32, -inf where empty.
+        used: scalar int32, how many of the P are in use, at least K.
+        last: `[R]` float32, what a score must exceed to enter.
     """
 
     ids: jax.Array
@@ -65,21 +66,20 @@ def no_neighbors(rows: int, k: int) -> Neighbors:
     return Neighbors(jnp.zeros((rows, k), jnp.int32), jnp.full((rows, k), -jnp.inf))
 
 
-def empty_lists(blocks: int, rows: int, k: int, *, columns: int) -> Lists:
+def empty_lists(rows: int, k: int, *, columns: int) -> Lists:
     """Lists of `k` that are to be made from tiles of so many columns."""
     times, least = _PLACES
     places = k + min(max(times * k, least), columns)
     return Lists(
-        jnp.zeros((blocks, places, rows), jnp.int32),
-        jnp.full((blocks, places, rows), -jnp.inf),
-        jnp.full(blocks, k, jnp.int32),
-        jnp.full((blocks, rows), -jnp.inf),
+        jnp.zeros((places, rows), jnp.int32),
+        jnp.full((places, rows), -jnp.inf),
+        jnp.int32(k),
+        jnp.full(rows, -jnp.inf),
     )
 
 
 def fold(
     lists: Lists,
-    number: int | jax.Array,
     scores: jax.Array,
     *,
     k: int,
@@ -87,11 +87,10 @@ def fold(
     legal: jax.Array | None = None,
     turned: bool = False,
 ) -> Lists:
-    """Folds a tile of scores into the lists of a block of rows.
+    """Folds a tile of scores into the lists of its rows.
 
     Args:
         lists: of nothing but lower indices than the tile's.
-        number: of the block.
         scores: `[R, C]`; turned `[C, R]`.
         k: entries of a list.
         first: index of the first of the tile's columns (rows, if turned).
@@ -101,7 +100,7 @@ def fold(
     Returns:
         The new lists.
     """
-    axis, places = int(not turned), lists.ids.shape[1]
+    axis, places = int(not turned), lists.ids.shape[0]
 
     def marks(last: jax.Array) -> jax.Array:
         return _marks(scores, last, legal, axis)
@@ -114,43 +113,40 @@ def fold(
 
     def full(state: tuple[Lists, jax.Array]) -> jax.Array:
         lists, words = state
-        used = lists.used[number]
-        return (used > k) & (used + most(words) > places)
+        return (lists.used > k) & (lists.used + most(words) > places)
 
     def shorten(state: tuple[Lists, jax.Array]) -> tuple[Lists, jax.Array]:
         lists, words = state
-        lists = _shorten(lists, number, k)
-        return lists, words & marks(lists.last[number])
+        lists = _shorten(lists, k)
+        return lists, words & marks(lists.last)
 
     def step(state: tuple[Lists, jax.Array]) -> tuple[Lists, jax.Array]:
         lists, words = lax.while_loop(full, shorten, state)
-        used = lists.used[number]
+        used = lists.used
         count = jnp.minimum(most(words), places - used)
 
         def put(
-            t: jax.Array, row: jax.Array, column: jax.Array, there: jax.Array, lists
-        ):
+            t: jax.Array, row: jax.Array, column: jax.Array, there: jax.Array, to: Lists
+        ) -> Lists:
             score = scores.at[(row, column) if axis else (column, row)]
             score = score.get(mode="promise_in_bounds")
-            return _put(lists, number, used + t, column + first, score, there)
+            return _put(to, used + t, column + first, score, there)
 
         lists, words = _pick(words, count, axis, put, lists)
-        return lists._replace(used=lists.used.at[number].add(count)), words
+        return lists._replace(used=used + count), words
 
-    words = marks(lists.last[number])
+    words = marks(lists.last)
     words = lax.cond(most(words) > places - k, bounded, lambda words: words, words)
     return lax.while_loop(lambda state: most(state[1]) > 0, step, (lists, words))[0]
 
 
-def finished(lists: Lists, number: int | jax.Array, k: int) -> Neighbors:
-    """The lists `[R, k]` of a block, sorted."""
-    lists = _shorten(lists, number, k)
+def finished(lists: Lists, k: int) -> Neighbors:
+    """The lists `[R, k]`, sorted."""
+    lists = _shorten(lists, k)
+    scores = _one_zero(lists.scores[:k].T)
     # One column more than wanted: to select all would be taken for a sort, and slower.
-    scores = jnp.pad(
-        lists.scores[number, :k].T, ((0, 0), (0, 1)), constant_values=-jnp.inf
-    )
-    best = top(scores, k)
-    ids = jnp.take_along_axis(lists.ids[number, :k].T, best.ids, axis=1)
+    best = top(jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-jnp.inf), k)
+    ids = jnp.take_along_axis(lists.ids[:k].T, best.ids, axis=1)
     return Neighbors(ids, best.scores)
 
 
@@ -185,7 +181,7 @@ def _bits(flags: jax.Array, axis: int) -> jax.Array:
 
 
 def _bound(scores: jax.Array, legal: jax.Array | None, k: int, axis: int) -> jax.Array:
-    """Less than the `k` best legal scores of each row `[R]`, and than few others.
+    """A little less than the `k`-th best legal score of each row `[R]`, or far less.
 
     The `k` groups of columns with the best maxima have a score each that is as good as
     the last of these.
@@ -205,13 +201,19 @@ def _bound(scores: jax.Array, legal: jax.Array | None, k: int, axis: int) -> jax
     return least - jnp.maximum(jnp.abs(least) * 1e-6, 1e-30)
 
 
+def _one_zero(scores: jax.Array) -> jax.Array:
+    """Makes -0.0, which equals 0.0 but is sorted behind it, 0.0."""
+    return jnp.where(scores == 0, 0, scores)
+
+
 def _key(scores: jax.Array) -> jax.Array:
-    """Whole numbers in the order of the scores; zeros of both signs are one."""
-    bits = lax.bitcast_convert_type(scores + 0.0, jnp.int32)
+    """Whole numbers int32 in the order of the scores; both zeros are one."""
+    bits = lax.bitcast_convert_type(_one_zero(scores), jnp.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _value(key: jax.Array) -> jax.Array:
+    """The score of a key."""
     return lax.bitcast_convert_type(key ^ ((key >> 31) & 0x7FFFFFFF), jnp.float32)
 
 
@@ -236,11 +238,10 @@ def _threshold(keys: jax.Array, k: int, axis: int) -> jax.Array:
     return lax.while_loop(lambda s: jnp.any(s[0] < s[1]), halve, (low, high))[0]
 
 
-def _shorten(lists: Lists, number: int | jax.Array, k: int) -> Lists:
-    """Leaves the best `k` of each list of a block, in order, and frees their places."""
-    scores, used = lists.scores[number], lists.used[number]  # [P, R]
-    there = jnp.arange(scores.shape[0])[:, None] < used
-    keys = jnp.where(there, _key(scores), jnp.iinfo(jnp.int32).min)
+def _shorten(lists: Lists, k: int) -> Lists:
+    """Leaves the best `k` of each list, in order, and frees the places behind them."""
+    there = jnp.arange(lists.scores.shape[0])[:, None] < lists.used
+    keys = jnp.where(there, _key(lists.scores), jnp.iinfo(jnp.int32).min)  # [P, R]
     limit = _threshold(keys, k, 0)[None]
     stay = keys >= limit
 
@@ -251,50 +252,58 @@ def _shorten(lists: Lists, number: int | jax.Array, k: int) -> Lists:
 
     more = stay.sum(axis=0, dtype=jnp.int32).max() > k
     stay = lax.cond(more, without_ties, lambda stay: stay, stay)
-    last = jnp.where(stay, scores, jnp.inf).min(axis=0)
+    last = jnp.where(stay, lists.scores, jnp.inf).min(axis=0)
 
-    def put(t: jax.Array, row: jax.Array, place: jax.Array, there: jax.Array, lists):
+    def put(
+        t: jax.Array, row: jax.Array, place: jax.Array, there: jax.Array, to: Lists
+    ) -> Lists:
         # Entries move forward, so that none is overwritten before it has moved.
-        id_ = lists.ids.at[number, place, row].get(mode="promise_in_bounds")
-        score = lists.scores.at[number, place, row].get(mode="promise_in_bounds")
-        return _put(lists, number, t, id_, score, there)
+        id_ = to.ids.at[place, row].get(mode="promise_in_bounds")
+        score = to.scores.at[place, row].get(mode="promise_in_bounds")
+        return _put(to, t, id_, score, there)
 
     lists, _ = _pick(_bits(stay, 0), jnp.int32(k), 0, put, lists)
-    return lists._replace(
-        used=lists.used.at[number].set(k), last=lists.last.at[number].set(last)
-    )
+    return lists._replace(used=jnp.int32(k), last=last)
 
 
 def _put(
-    lists: Lists,
-    number: int | jax.Array,
-    place: jax.Array,
-    ids: jax.Array,
-    scores: jax.Array,
-    there: jax.Array,
+    lists: Lists, place: jax.Array, ids: jax.Array, scores: jax.Array, there: jax.Array
 ) -> Lists:
-    """Writes one place of every list of a block."""
+    """Writes one place of every list."""
     scores = jnp.where(there, scores, -jnp.inf)
-    at = number, place, 0
     return lists._replace(
-        ids=lax.dynamic_update_slice(lists.ids, ids[None, None], at),
-        scores=lax.dynamic_update_slice(lists.scores, scores[None, None], at),
+        ids=lax.dynamic_update_index_in_dim(lists.ids, ids, place, 0),
+        scores=lax.dynamic_update_index_in_dim(lists.scores, scores, place, 0),
     )
 
 
-def _pick(words: jax.Array, count: jax.Array, axis: int, put, lists: Lists):
+def _pick(
+    words: jax.Array,
+    count: jax.Array,
+    axis: int,
+    put: Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Lists], Lists],
+    lists: Lists,
+) -> tuple[Lists, jax.Array]:
     """Takes the first mark of every row, then the second, up to `count` of them.
 
-    `put(t, row [R], place [R], there [R], lists)` is told where the marks are, and
-    which rows have one. Returns the lists and the marks that are left.
+    Args:
+        words: marks along `axis`, `[R, W]` or `[W, R]`.
+        count: marks taken of a row at most.
+        axis: of the words.
+        put: `(t, row [R], place [R], there [R], lists) -> lists`: is told where the
+            marks number t are, and which rows have one.
+        lists: handed on by `put`.
+
+    Returns:
+        The lists, and the marks that are left.
     """
     R, W = words.shape[1 - axis], words.shape[axis]
     row = jnp.arange(R)
     lines = jnp.arange(-(-W // WORD))[:, None]
 
-    def at(words: jax.Array, place: jax.Array) -> jax.Array:
-        read = words.at[(row, place) if axis else (place, row)]
-        return read.get(mode="promise_in_bounds")
+    def read(place: jax.Array) -> jax.Array:
+        there = words.at[(row, place) if axis else (place, row)]
+        return there.get(mode="promise_in_bounds")
 
     # Which words are not zero, again in bits: `[W / 32, R]`.
     index = _bits(words != 0, axis)
@@ -311,7 +320,7 @@ def _pick(words: jax.Array, count: jax.Array, axis: int, put, lists: Lists):
         lowest = _lowest(rest)
         next_ = line * WORD + _position(lowest)
         number = jnp.where(done & (rest != 0), next_, number)
-        word = jnp.where(done & (rest != 0), at(words, number), word)
+        word = jnp.where(done & (rest != 0), read(number), word)
         index = jnp.where(
             done[None] & (lines == line[None]), index ^ lowest[None], index
         )

@@ -37,8 +37,9 @@ def search_tiles(
     tile: tuple[int, int] | None = None,
     minimum: bool = False,
 ) -> tuple[Neighbors, jax.Array]:
-    """Searches `database` `[N, D]` for queries `[M, D]`, in tiles of at most `tile`.
+    """Searches `database` `[N, D]` for queries `[M, D]`, in tiles of about `tile`.
 
+    Rows that `valid` `[N]` leaves out come last, with the score -inf and any index.
     `offset` is the index of the first row where the database is a part of a larger one.
     Returns the lists `[M, K]` and the smallest cosine of each query `[M]`, infinity
     unless `minimum` asks for it: that takes a pass over all cosines.
@@ -65,19 +66,20 @@ def search_tiles(
             legal = begin + jnp.arange(columns) >= j * columns
             if valid is not None:
                 legal &= lax.dynamic_slice_in_dim(valid, begin, columns)
-            lists = fold(lists, 0, scores, k=k, first=begin + offset, legal=legal)
+            lists = fold(lists, scores, k=k, first=begin + offset, legal=legal)
             return lists, least
 
         if columns == N:
             scores = jnp.matmul(own, database.T, precision=precision)
+            least = lower(jnp.full(rows, jnp.inf), scores)
             if valid is not None:
                 scores = jnp.where(valid[None], scores, -jnp.inf)
-            best, least = top(scores, k), lower(jnp.full(rows, jnp.inf), scores)
+            best = top(scores, k)
             best = best._replace(ids=best.ids + offset)
         else:
-            fresh = empty_lists(1, rows, k, columns=columns), jnp.full(rows, jnp.inf)
+            fresh = empty_lists(rows, k, columns=columns), jnp.full(rows, jnp.inf)
             lists, least = lax.fori_loop(0, -(-N // columns), along, fresh)
-            best = finished(lists, 0, k)
+            best = finished(lists, k)
         lowest = lax.dynamic_update_slice_in_dim(lowest, least, start, 0)
         return put_lists(found, best, start), lowest
 
@@ -118,36 +120,58 @@ def self_search_tiles(
         return begin(number) + jnp.arange(size) >= number * size
 
     def band(i: jax.Array, carry):
-        own = take(i)
+        # Lists are worked on apart from the others: as one array they would be copied.
+        own, (lists, lowest) = take(i), carry
 
         def tile(j: jax.Array, carry):
-            lists, lowest = carry
+            mine, lists, lowest = carry
             scores = jnp.matmul(own, take(j).T, precision=precision)
-            lists = fold(lists, i, scores, k=k, first=begin(j), legal=fresh(j))
-            # On the diagonal the rows have had it all.
-            legal = fresh(i) & (j > i)
-            lists = fold(
-                lists, j, scores, k=k, first=begin(i), legal=legal, turned=True
+            mine = fold(mine, scores, k=k, first=begin(j), legal=fresh(j))
+            theirs = fold(
+                _get(lists, j), scores, k=k, first=begin(i), legal=fresh(i), turned=True
             )
             if minimum:
                 lowest = lowest.at[i].min(scores.min(axis=1))
                 lowest = lowest.at[j].min(scores.min(axis=0))
-            return lists, lowest
+            return mine, _set(lists, theirs, j), lowest
 
-        return lax.fori_loop(i, blocks, tile, carry)
+        # The diagonal feeds its rows alone.
+        scores = jnp.matmul(own, own.T, precision=precision)
+        mine = fold(_get(lists, i), scores, k=k, first=begin(i), legal=fresh(i))
+        if minimum:
+            lowest = lowest.at[i].min(scores.min(axis=1))
+        mine, lists, lowest = lax.fori_loop(i + 1, blocks, tile, (mine, lists, lowest))
+        return _set(lists, mine, i), lowest
 
     lowest = jnp.full((blocks, size), jnp.inf)
-    lists = empty_lists(blocks, size, k, columns=size)
+    lists = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (blocks, *x.shape)),
+        empty_lists(size, k, columns=size),
+    )
     lists, lowest = lax.fori_loop(0, blocks, band, (lists, lowest))
 
     def gather(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
         found, least = carry
         start = begin(number)
         least = lax.dynamic_update_slice_in_dim(least, lowest[number], start, 0)
-        return put_lists(found, finished(lists, number, k), start), least
+        return put_lists(found, finished(_get(lists, number), k), start), least
 
     first = no_neighbors(N, k), jnp.full(N, jnp.inf)
     return lax.fori_loop(0, blocks, gather, first)
+
+
+def _get(lists: Lists, number: jax.Array) -> Lists:
+    return jax.tree.map(
+        lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), lists
+    )
+
+
+def _set(lists: Lists, block: Lists, number: jax.Array) -> Lists:
+    return jax.tree.map(
+        lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, number, 0),
+        lists,
+        block,
+    )
 
 
 def put_lists(lists: Neighbors, block: Neighbors, start: jax.Array) -> Neighbors:

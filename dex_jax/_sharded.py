@@ -113,9 +113,14 @@ def search_shards(
     return on_parts(local, shards, join=None)((database, valid), queries)
 
 
-@functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
+@functools.partial(jax.jit, static_argnames=("shards", "k", "precision", "minimum"))
 def self_search_shards(
-    rows: jax.Array, *, shards: RowShards, k: int, precision: str = "highest"
+    rows: jax.Array,
+    *,
+    shards: RowShards,
+    k: int,
+    precision: str = "highest",
+    minimum: bool = False,
 ) -> tuple[Neighbors, jax.Array]:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
     parts = shards.parts
@@ -125,7 +130,7 @@ def self_search_shards(
         me = lax.axis_index(shards.axes)
 
         def visit(turn: jax.Array, carry):
-            lists, minimum, guest = carry
+            lists, lowest, guest = carry
             first = (me + turn) % parts * N
             found, least = search_tiles(
                 own,
@@ -133,12 +138,12 @@ def self_search_shards(
                 k=min(k, N),
                 precision=precision,
                 offset=first,
-                minimum=True,
+                minimum=minimum,
             )
             ring = [((i + 1) % parts, i) for i in range(parts)]
             return (
                 merge(lists, found, k=k),
-                jnp.minimum(minimum, least),
+                jnp.minimum(lowest, least),
                 lax.ppermute(guest, shards.axes, ring),
             )
 

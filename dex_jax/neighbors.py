@@ -132,9 +132,9 @@ def search(
 ) -> Neighbors:
     """Finds the `k` nearest of `database` `[N, D]` for unit rows `queries` `[M, D]`.
 
-    Rows that `valid` `[N]` leaves out come last, with the score -inf. A database whose
-    rows are split over a mesh is searched where it lies; the lists are then whole on
-    every device.
+    Rows that `valid` `[N]` leaves out come last, with the score -inf and any index. A
+    database whose rows are split over a mesh is searched where it lies; the lists are
+    then whole on every device.
     """
     shards = row_shards(database)
     if shards is None:
@@ -166,7 +166,7 @@ def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
     shards = row_shards(rows)
     if shards is None:
         return _self_search(rows, k=k)
-    return self_search_shards(rows, shards=shards, k=k)
+    return self_search_shards(rows, shards=shards, k=k, minimum=True)
 
 
 def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:

@@ -48,6 +48,9 @@ def convolve(
 def mixing(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """All channels mixed: `[B, H, W, C]` by `[h, w, C, C']`.
 
+    Its gradient goes backward only (no `jax.jvp`). On a CPU the gradient of the kernel
+    goes image after image: over a mesh of CPU devices every device does all of it.
+
     Example:
         >>> import jax.numpy as jnp
         >>> x = jnp.ones((1, 4, 4, 2))
@@ -94,10 +97,13 @@ _mixed.defvjp(_mix_forward, _mix_backward)
 def _gradient_of_mixing(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, pads: Pads
 ) -> jax.Array:
-    """Patches of some rows of an image at a time, times the gradient there, summed."""
-    height, width, narrow, wide = kernel.shape
+    """The gradient of a kernel `[h, w, C, C']` that mixes channels.
+
+    Patches of some rows of an image at a time, times the gradient there, are summed.
+    """
+    height, width, inputs, outputs = kernel.shape
     B, H, W = gradient.shape[:3]
-    patch = height * width * narrow
+    patch = height * width * inputs
     bands = -(-H // max(1, _PATCHES // (W * patch)))  # of an image
     rows = -(-H // bands)
     below = bands * rows - H
@@ -110,9 +116,9 @@ def _gradient_of_mixing(
 
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
         image, row = number // bands, number % bands * rows
-        size = (1, seen, x.shape[2], narrow)
+        size = (1, seen, x.shape[2], inputs)
         band = jax.lax.dynamic_slice(x, (image, row * stride, 0, 0), size)[0]
-        size = (1, rows, W, wide)
+        size = (1, rows, W, outputs)
         part = jax.lax.dynamic_slice(gradient, (image, row, 0, 0), size)
         taps = [
             band[
@@ -126,10 +132,10 @@ def _gradient_of_mixing(
         # Fused with the product, it would become a slow one.
         patches = jax.lax.optimization_barrier(patches)
         return total + jnp.matmul(
-            patches.T, part.reshape(rows * W, wide), preferred_element_type=product
+            patches.T, part.reshape(rows * W, outputs), preferred_element_type=product
         )
 
-    total = jax.lax.fori_loop(0, B * bands, add, jnp.zeros((patch, wide), product))
+    total = jax.lax.fori_loop(0, B * bands, add, jnp.zeros((patch, outputs), product))
     return total.reshape(kernel.shape).astype(kernel.dtype)
 
 

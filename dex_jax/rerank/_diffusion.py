@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -169,7 +170,9 @@ def diffuse_scores(
     """
     G = graph.ids.shape[0]
 
-    def part(start: Neighbors, whole: tuple[Neighbors, Options]) -> jax.Array:
+    def part(
+        start: Neighbors, whole: tuple[Neighbors, Options], _: jax.Array
+    ) -> jax.Array:
         def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
             return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
 
@@ -194,10 +197,9 @@ def diffuse_ranking(
 ) -> Ranking:
     """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
 
-    def part(start: Neighbors, whole) -> Ranking:
+    def part(start: Neighbors, whole, own: jax.Array) -> Ranking:
         graph, options, tiles = whole
         Q = start.ids.shape[0]
-        own = part_start(shards, Q)
 
         def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
             kept = best(adjusted(scores, tiles, own + first, jnp.int32(0)), top)
@@ -217,12 +219,30 @@ def diffuse_ranking(
 
 
 def _over_queries(part, start: Neighbors, whole, shards: RowShards | None):
-    """Divides the queries among the devices; rows that make them even start nowhere."""
+    """Divides lists `[Q, K']` among the devices, in shares of one size.
+
+    `part(start, whole, first)` works on a share that begins at query `first`. The last
+    ones begin early, like blocks; what they do twice is done alike.
+    """
+    if shards is None:
+        return part(start, whole, jnp.int32(0))
     Q = start.ids.shape[0]
-    more = -Q % (1 if shards is None else shards.parts)
-    start = jax.tree.map(lambda x: jnp.pad(x, ((0, more), (0, 0))), start)
-    found = on_parts(part, shards, join=0)(start, whole)
-    return jax.tree.map(lambda x: x[:Q], found)
+    size = -(-Q // shards.parts)
+    firsts = np.minimum(np.arange(shards.parts) * size, Q - size)
+    rows = (firsts[:, None] + np.arange(size)).ravel()
+
+    def share(start: Neighbors, whole):
+        first = jnp.minimum(part_start(shards, size), Q - size)
+        return part(start, whole, first)
+
+    if Q % shards.parts:
+        start = jax.tree.map(lambda x: x[rows], start)
+    found = on_parts(share, shards, join=0)(start, whole)
+    if Q % shards.parts == 0:
+        return found
+    query = np.arange(Q)
+    place = query + (query // size) * size - firsts[query // size]
+    return jax.tree.map(lambda x: x[place], found)
 
 
 def _over_blocks(

@@ -305,24 +305,24 @@ def _ranking(
     def part(own: tuple[jax.Array, jax.Array], whole) -> Ranking:
         (gallery, nearest), (query, found, lambda_, tiles) = own, whole
         (Q, _), G = query.shape, gallery.shape[0]
-        least, first = min(top, G), part_start(shards, G)
+        width, offset = min(top, G), part_start(shards, G)
 
         def take(
             state: tuple[Ranking, jax.Array], start: jax.Array, shared: jax.Array
         ) -> tuple[Ranking, jax.Array]:
             kept, seen = state
             tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
-            tile = adjusted(tile, tiles, jnp.int32(0), first + start)
+            tile = adjusted(tile, tiles, jnp.int32(0), offset + start)
             ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
             tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
             # What is kept stands first and has lower ids: ties stay in gallery order.
-            place = best(jnp.concatenate([kept.scores, tile], axis=1), least)
-            ids = jnp.broadcast_to(ids[None] + first, tile.shape)
+            place = best(jnp.concatenate([kept.scores, tile], axis=1), width)
+            ids = jnp.broadcast_to(ids[None] + offset, tile.shape)
             ids = jnp.concatenate([kept.ids, ids], axis=1)
             ids = jnp.take_along_axis(ids, place.ids, axis=1)
             return Ranking(ids, place.scores), start + tile.shape[1]
 
-        none = Ranking(jnp.zeros((Q, least), jnp.int32), jnp.full((Q, least), -jnp.inf))
+        none = Ranking(jnp.zeros((Q, width), jnp.int32), jnp.full((Q, width), -jnp.inf))
         kept = over_gallery(
             found.support, found.encoding, nearest, found.k2, take, (none, jnp.int32(0))
         )[0]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dex_jax.rerank import (
     Embeddings,
@@ -181,12 +181,16 @@ def test_gallery_split_over_a_mesh(split_gallery, text, top):
 
 
 @pytest.mark.parametrize("rank", ["k_reciprocal", "diffusion"])
-def test_tiles_of_a_split_gallery_know_where_they_lie(split_gallery, rank):
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_tiles_of_a_split_gallery_know_where_they_lie(rank, devices):
+    # Five queries: the last device's share begins before the others have ended.
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("a",))
+    split = jax.device_put(GALLERY, NamedSharding(mesh, PartitionSpec("a")))
     rng = np.random.default_rng(0)
-    sides = rng.normal(size=(Q, 3)), rng.normal(size=(G, 3))
+    sides = rng.normal(size=(5, 3)), rng.normal(size=(G, 3))
     pipeline = chain(RANKS[rank][0], steps.side_bias(*sides, weight=0.5))
-    plain = pipeline(EMBEDDINGS, top=9)
-    found = pipeline(EMBEDDINGS._replace(gallery=split_gallery), top=9)
+    plain = pipeline(Embeddings(QUERY[:5], GALLERY), top=9)
+    found = pipeline(Embeddings(QUERY[:5], split), top=9)
     np.testing.assert_array_equal(found.ids, plain.ids)
     np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
 
