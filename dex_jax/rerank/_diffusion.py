@@ -228,18 +228,17 @@ def _over_queries(part, start: Neighbors, whole, shards: RowShards | None):
         return part(start, whole, jnp.int32(0))
     Q = start.ids.shape[0]
     size = -(-Q // shards.parts)
-    firsts = np.minimum(np.arange(shards.parts) * size, Q - size)
-    rows = (firsts[:, None] + np.arange(size)).ravel()
 
     def share(start: Neighbors, whole):
         first = jnp.minimum(part_start(shards, size), Q - size)
         return part(start, whole, first)
 
-    if Q % shards.parts:
-        start = jax.tree.map(lambda x: x[rows], start)
-    found = on_parts(share, shards, join=0)(start, whole)
+    run = on_parts(share, shards, join=0)
     if Q % shards.parts == 0:
-        return found
+        return run(start, whole)
+    firsts = np.minimum(np.arange(shards.parts) * size, Q - size)
+    rows = (firsts[:, None] + np.arange(size)).ravel()
+    found = run(jax.tree.map(lambda x: x[rows], start), whole)
     query = np.arange(Q)
     place = query + (query // size) * size - firsts[query // size]
     return jax.tree.map(lambda x: x[place], found)
