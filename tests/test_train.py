@@ -251,6 +251,26 @@ def test_a_dry_run_prints_parts_cost_and_makes_nothing(
     assert not (home / "dry").exists()
 
 
+def test_a_dry_run_needs_no_data(environment: dict[str, str]):
+    smaller = ("name=resnet_slim", "trunk_split=none")
+    text = subprocess.run(
+        [
+            *(sys.executable, "train.py", "--config=configs/resnet50_ibn.py"),
+            *(f"--config.model.{field}" for field in smaller),
+            *("--config.image_size=64", "--dry_run"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    ).stdout
+    assert "root: cityflow lies on your disk" in text
+    assert "Going on with 426 identities." in text
+    assert "54 steps an epoch, 27000 in all" in text
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -170,9 +170,9 @@ def _load_from_disk(
 
         return open_store(name, loader, root=root, data_dir=data_dir, options=options)
     if root is None:
-        raise ValueError(
-            f"root: {name} lies on your disk, say where; {PROCEDURAL!r} is the set "
-            "that needs nothing"
+        raise FileNotFoundError(
+            f"root: {name} lies on your disk, say where (docs/data.md: how it is "
+            f"obtained); {PROCEDURAL!r} is the set that needs nothing"
         )
     return loader(root, **options)
 

@@ -236,7 +236,7 @@ def test_the_catalogue_says_what_it_has(tmp_path):
         ValueError, match=r"name: .*'procedural_vehicles', .*got 'verri'"
     ):
         load("verri", root=tmp_path)
-    with pytest.raises(ValueError, match="root: manifest lies on your disk"):
+    with pytest.raises(FileNotFoundError, match="root: manifest lies on your disk"):
         load("manifest")
     with pytest.raises(ValueError, match="size: manifest has no such option; it has"):
         load("manifest", root=tmp_path, size="demo")

@@ -70,3 +70,10 @@ def test_one_real_step(name: str, programs: dict[str, Any], rng: np.random.Gener
     ]
     # A spatial gate that starts at scale 0 passes no gradient to its convolution.
     assert all("cbam/conv" in each for each in still), still
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_data_says_so_in_a_way_that_a_dry_run_can_go_on_from(name: str):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    with pytest.raises(FileNotFoundError, match="root: cityflow lies on your disk"):
+        runs.load_data(config)
