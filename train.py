@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
 from configs import common
-from dex_jax import data, extraction, metrics, rerank, runs, training
+from dex_jax import _allocator, data, extraction, metrics, rerank, runs, training
 from dex_jax._journal import TRAIN, VALIDATION, Journal, clock
 from dex_jax._settings import Config
 from dex_jax.checkpoints import CheckpointError, Checkpoints
@@ -79,6 +79,8 @@ def main(argv: list[str]) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
+    # A CPU computes steps in this thread, whose heap alone can keep their memory.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     with plain_errors(ValueError, FileNotFoundError):
@@ -183,6 +185,8 @@ def train(job: Job) -> None:
                 state, figures = job.step(state, *_to_devices(job, batch))
                 step += 1
                 record(journal, job, step, figures, batch)
+                if step == start + 1:
+                    _keep_memory(journal)
                 if _validation_due(job, step):
                     result = validate(job, state)
                     journal.row(VALIDATION, step, result)
@@ -360,6 +364,13 @@ def _greet(journal: Journal, job: Job, start: int) -> None:
     if start:
         journal.say(f"resuming after step {start} of {job.steps}")
     journal.say(f"{job.steps} steps to {job.workdir}; the first one compiles")
+
+
+def _keep_memory(journal: Journal) -> None:
+    """On a CPU, after the first step: later ones work in its memory."""
+    if jax.default_backend() == "cpu" and _allocator.keep_freed_memory():
+        gib = _allocator.peak() / 2**30
+        journal.say(f"freed memory is kept for the next step ({gib:.1f} GiB so far)")
 
 
 def _farewell(

@@ -8,6 +8,10 @@ printed. The loss is the mean square of the map, the update a plain gradient ste
 PyTorch runs in its own layout (NCHW) and with channels last. Every side runs in a
 process of its own with all cores; figures are medians, memory is the process's peak.
 Processor seconds (all threads) stand beside wall time for busy machines.
+
+Our training step keeps freed memory as `train.py` does (`dex_jax._allocator`), our
+forward pass does not. PyTorch runs as it comes and, "kept", with the same setting for
+both.
 """
 
 import argparse
@@ -27,7 +31,13 @@ from typing import Any
 import numpy as np
 
 NETWORKS = ("resnet50_ibn_a", "efficientnet_b1")
-SIDES = ("ours", "torch", "torch, channels last")
+SIDES = (
+    "ours",
+    "torch",
+    "torch, channels last",
+    "torch, kept",
+    "torch, channels last, kept",
+)
 
 Measured = dict[str, dict[str, float]]
 
@@ -54,8 +64,9 @@ def ours(
     import jax
     import jax.numpy as jnp
 
-    from dex_jax import models
+    from dex_jax import _allocator, models
 
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     network = models.backbone(name, last_stride=1)
     models.save_torch_weights(network, folder / f"{name}.safetensors")
     graphdef, params, stats = models.split(network)
@@ -76,19 +87,24 @@ def ours(
         "forward": measure(
             lambda: jax.block_until_ready(forward(params, stats, x)), repeats
         ),
-        "step": measure(lambda: jax.block_until_ready(step(params, stats)), repeats),
         "loss": {"wall": float(step(params, stats)[0])},
     }
+    _allocator.keep_freed_memory()
+    measured["step"] = measure(
+        lambda: jax.block_until_ready(step(params, stats)), repeats
+    )
     return measured, features
 
 
 def theirs(
-    name: str, images: np.ndarray, repeats: int, folder: Path, *, channels_last: bool
+    name: str, images: np.ndarray, repeats: int, folder: Path, *, options: list[str]
 ) -> tuple[Measured, np.ndarray]:
     """The same in PyTorch."""
     from benchmarks import torch_networks
-    from dex_jax import models
+    from dex_jax import _allocator, models
 
+    if "kept" in options:
+        _allocator.keep_freed_memory()
     torch = torch_networks.torch
     torch.set_num_threads(os.cpu_count() or 1)
     network = torch_networks.BUILDERS[name]()
@@ -99,7 +115,7 @@ def theirs(
     assert not left.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in left.missing_keys)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    if channels_last:
+    if "channels last" in options:
         x = x.to(memory_format=torch.channels_last)
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
@@ -133,7 +149,7 @@ def one(
         measured, features = ours(name, images, repeats, folder)
     else:
         measured, features = theirs(
-            name, images, repeats, folder, channels_last="last" in side
+            name, images, repeats, folder, options=side.split(", ")[1:]
         )
     np.save(folder / f"{name} {side}.npy", features)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

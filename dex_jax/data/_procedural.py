@@ -65,7 +65,7 @@ def load_procedural(
     gallery images from others. Sizes in the published proportions of CityFlow-ReID.
 
     Args:
-        size: "tiny" (12 + 12 identities), "demo" (440 + 60 identities, 64 pixels)
+        size: "tiny" (12 + 12 identities), "demo" (440 + 120 identities, 64 pixels)
             or "large" (333 + 333 identities, 128 pixels, ten minutes on one core).
         seed: another seed gives other vehicles; at least 0.
         data_dir: where the set is kept; default `$DEX_JAX_DATA` or

@@ -17,7 +17,7 @@ from dex_jax.data._procedural_vehicles import (
 )
 from dex_jax.data._procedural_view import Drive, Occluder
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 SPLITS = ("train", "query", "gallery")
 
 
@@ -81,11 +81,11 @@ RECIPES = {
     ),
     "demo": Recipe(
         train_ids=440,
-        test_ids=60,
+        test_ids=120,
         image_size=64,
         cameras=8,
         train_cameras=4.5,
-        gallery_cameras=3.5,
+        gallery_cameras=6.0,
         train_frames=9.0,
         gallery_frames=14.0,
         look_alikes=0.12,

@@ -30,14 +30,14 @@ def never_drawn(monkeypatch):
 
 
 def _place(folder):
-    return folder / "procedural_vehicles" / "tiny" / "1.1.0"
+    return folder / "procedural_vehicles" / "tiny" / "1.2.0"
 
 
 def test_the_tiny_set_is_complete(tiny):
     assert len(tiny.train) > 100
     assert len(tiny.gallery) > 60
     assert len(tiny.query) >= 12
-    assert tiny.source.startswith("procedural_vehicles-1.1.0-tiny-seed0-")
+    assert tiny.source.startswith("procedural_vehicles-1.2.0-tiny-seed0-")
     assert "mAP@100" in tiny.protocol.describe()
     for split in (tiny.train, tiny.query, tiny.gallery):
         image = split.images[len(split) - 1]
@@ -107,7 +107,7 @@ def test_an_interrupted_build_leaves_nothing_to_be_taken_for_good(
             load_procedural(size="tiny", data_dir=tmp_path, progress=False)
     assert not _place(tmp_path).exists()
     # A process that was killed leaves such a folder.
-    left = _place(tmp_path).parent / "incomplete.ABC123_1.1.0"
+    left = _place(tmp_path).parent / "incomplete.ABC123_1.2.0"
     left.mkdir(parents=True)
     again = load_procedural(size="tiny", data_dir=tmp_path, progress=False)
     np.testing.assert_array_equal(again.query.images[0], tiny.query.images[0])
@@ -182,4 +182,4 @@ def test_the_folder_comes_from_the_environment(folder, tiny, monkeypatch, never_
 def test_another_seed_is_kept_beside_the_first(tmp_path):
     other = load_procedural(size="tiny", seed=7, data_dir=tmp_path, progress=False)
     assert "tiny-seed7" in other.source
-    assert (tmp_path / "procedural_vehicles" / "tiny-seed7" / "1.1.0").is_dir()
+    assert (tmp_path / "procedural_vehicles" / "tiny-seed7" / "1.2.0").is_dir()

@@ -8,9 +8,9 @@ from dex_jax.data._procedural_scene import CAMERAS
 from dex_jax.data._procedural_vehicles import BODY_WEIGHTS
 
 DIGESTS = {
-    "tiny": "3bc86775773a",
-    "demo": "c90b3d8b6b1c",
-    "large": "e1baf3679291",
+    "tiny": "0666162b5e24",
+    "demo": "1b9dff04d649",
+    "large": "7deceb1cb66b",
 }
 
 
