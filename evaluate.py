@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -28,6 +29,8 @@ from dex_jax.embeddings import EmbeddingFile, save
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads the flags, checks all that can be checked, works, reports."""
     flags = read_flags(argv)
+    # A CPU computes in this thread, whose heap alone can keep the memory of a batch.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         evaluate(flags)
     except (

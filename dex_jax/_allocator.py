@@ -1,4 +1,4 @@
-"""Keeps freed memory for the next step, where glibc would give it back.
+"""Keeps freed memory for the next step or batch, where glibc would give it back.
 
 XLA takes all temporary arrays of a step as one block. On a CPU that block comes from
 `malloc`, and glibc returns a block of such a size to the system, so that at every step
@@ -11,10 +11,13 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# How glibc starts, but for thresholds at the upper end of what it moves to by itself.
+_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 # Whoever sets one of these has made up their mind.
 _SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 # A block is taken beside its old place if something has settled there since.
@@ -42,11 +45,29 @@ def keep_freed_memory() -> bool:
         return False
     if _ROOM * peak() > limit():
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
         return False
+    mallopt = library.mallopt
     return mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, -1) == 1
+
+
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[bool]:
+    """Does `keep_freed_memory`, and gives everything back at the end.
+
+    Yields:
+        Whether it was done.
+    """
+    kept = keep_freed_memory()
+    try:
+        yield kept
+    finally:
+        if kept:
+            library = ctypes.CDLL(None)
+            for parameter, value in _USUAL.items():
+                library.mallopt(parameter, value)
+            library.malloc_trim(0)
 
 
 def peak() -> int:

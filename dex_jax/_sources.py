@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dex_jax import embedding_layouts, extraction, runs
+from dex_jax import _allocator, embedding_layouts, extraction, runs
 from dex_jax.data import ImageFiles, Images, Protocol, ReidData, ReidSplit
 from dex_jax.embeddings import EmbeddingFile, average
 from dex_jax.report import Row
@@ -200,15 +200,16 @@ class RunSource:
     def _one(self, number: int, scale: float) -> EmbeddingFile:
         if (number, scale) not in self._files:
             run = self._runs[number]
-            file, seconds, _ = extraction.describe_data(
-                run.apply,
-                self._data,
-                size=extraction.scaled_size(run.config.image_size, scale),
-                batch_size=self._batch_size or run.config.evaluation.batch_size,
-                cache=extraction.Cache(run.workdir / "embeddings"),
-                fingerprint=run.fingerprint,
-                **self._options,
-            )
+            with _allocator.freed_memory_kept():
+                file, seconds, _ = extraction.describe_data(
+                    run.apply,
+                    self._data,
+                    size=extraction.scaled_size(run.config.image_size, scale),
+                    batch_size=self._batch_size or run.config.evaluation.batch_size,
+                    cache=extraction.Cache(run.workdir / "embeddings"),
+                    fingerprint=run.fingerprint,
+                    **self._options,
+                )
             self._files[number, scale] = file
             self._seconds[f"{run.workdir} at scale {scale:g}"] = seconds
         return self._files[number, scale]

@@ -1,5 +1,6 @@
 """What is freed stays with the process, and only where there is room for it."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -22,6 +23,10 @@ def work():
 work()
 if sys.argv[1] == "keep":
     assert _allocator.keep_freed_memory()
+if sys.argv[1] == "give back":
+    with _allocator.freed_memory_kept() as kept:
+        assert kept
+        work()
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
@@ -35,11 +40,16 @@ class Library:
 
     def __init__(self, answer: int = 1):
         self.asked: dict[int, int] = {}
+        self.trimmed = 0
         self._answer = answer
 
     def mallopt(self, parameter: int, value: int) -> int:
         self.asked[parameter] = value
         return self._answer
+
+    def malloc_trim(self, pad: int) -> None:
+        assert pad == 0
+        self.trimmed += 1
 
 
 @pytest.fixture
@@ -71,11 +81,32 @@ def faults(what: str) -> int:
 def test_a_block_that_comes_back_is_not_cleared_again():
     pages = 100 * 2**20 // 2**21  # of 2 MiB, the fewest that the block can be
     assert faults("keep") < pages <= faults("leave")
+    assert faults("give back") >= pages
 
 
 def test_blocks_come_from_the_heap_and_the_heap_is_not_trimmed(library):
     assert _allocator.keep_freed_memory()
     assert library.asked == {-4: 0, -1: -1}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_kept_for_a_while_is_given_back(library, fails):
+    caught = pytest.raises(KeyError) if fails else contextlib.nullcontext()
+    with caught, _allocator.freed_memory_kept() as kept:
+        assert kept
+        assert library.asked == {-4: 0, -1: -1}
+        if fails:
+            raise KeyError
+    assert library.asked == {-4: 65536, -3: 2**25, -1: 2**26}
+    assert library.trimmed == 1
+
+
+def test_what_was_not_kept_is_not_given_back(library, monkeypatch):
+    monkeypatch.setattr(_allocator, "limit", lambda: 19)
+    with _allocator.freed_memory_kept() as kept:
+        assert not kept
+    assert not library.asked
+    assert not library.trimmed
 
 
 @pytest.mark.parametrize("name", _allocator._SETTINGS)

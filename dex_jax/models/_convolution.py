@@ -15,7 +15,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # Maps of fewer pixels than this leave the gradient of a kernel to XLA.
 _LARGE_MAP = 300
-# Numbers in the patches of some rows of a map, 1 MiB: they should stay in the cache.
+# Numbers in the patches of some rows of a map, 1 MiB: they should stay in the cache,
+# but not be fewer than the kernel's, which are read and written once for each product.
 _PATCHES = 2**18
 
 
@@ -104,7 +105,8 @@ def _gradient_of_mixing(
     height, width, inputs, outputs = kernel.shape
     B, H, W = gradient.shape[:3]
     patch = height * width * inputs
-    bands = -(-H // max(1, _PATCHES // (W * patch)))  # of an image
+    room = max(_PATCHES, kernel.size)
+    bands = -(-H // max(1, room // (W * patch)))  # of an image
     rows = -(-H // bands)
     below = bands * rows - H
     # Rows that fill up the last band have no gradient.
