@@ -1,6 +1,7 @@
 """`train.py` as a user runs it: real processes, killed and resumed."""
 
 import csv
+import ctypes
 import json
 import os
 import re
@@ -137,6 +138,20 @@ def test_a_run_tells_its_story_and_keeps_its_records(whole):
     assert 0 <= float(checked[-1]["mean_ap"]) <= 1
     assert json.loads((workdir / "config.json").read_text())["data"]["size"] == "tiny"
     assert json.loads((workdir / "classes.json").read_text())["num_classes"] == 9
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs a C library with mallopt"
+)
+def test_kept_memory_is_told_and_changes_nothing(
+    whole, environment: dict[str, str], home: Path
+):
+    told = "freed memory is kept for the next step"
+    assert told in whole[1]
+    wish = environment | {"MALLOC_TRIM_THRESHOLD_": "131072"}
+    text = finish(start(wish, home / "given_back"))
+    assert told not in text
+    assert figures(home / "given_back") == figures(whole[0])
 
 
 def test_it_starts_from_a_checkpoint_and_says_what_was_loaded(
