@@ -134,9 +134,10 @@ def over_gallery(
         dense = dense.at[points, column].add(values, mode="promise_in_bounds")
         shared = _shared(ids, weights, dense)
         if table is not None:
-            # Cleared only once it has been read, so that it can be cleared in place.
-            dense, shared = lax.optimization_barrier((dense, shared))
-            table = dense.at[points, column].set(0, mode="promise_in_bounds")
+            # A zero that hangs on all that was read: what only has to come later is
+            # not cleared in place, but copied whole.
+            zero = jnp.where(shared[0, 0] < 0, 1.0, 0.0)
+            table = dense.at[points, column].set(zero, mode="promise_in_bounds")
         shared = shared[back]  # [Q, tile]
         return take(carry, start, shared / (2 - shared)), table
 

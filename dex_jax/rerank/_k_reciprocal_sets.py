@@ -191,12 +191,13 @@ def expand(
         brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
             members, mode="drop"
         )
-        # Cleared only once it has been read, so that it can be cleared in place: all
-        # that was marked is listed or brought, unless slots ran out.
-        marks, listed, brought = lax.optimization_barrier((marks, listed, brought))
-        marks = marks.at[row, own].set(0, mode="promise_in_bounds")
+        # All that was marked is listed or brought, unless slots ran out. The zero hangs
+        # on all that was read: what only has to come later is not cleared in place,
+        # but copied whole.
+        zero = jnp.where(listed[0, 0] & (place[0, -1] < 0), 1, 0)
+        marks = marks.at[row, own].set(zero, mode="promise_in_bounds")
         used = jnp.where(brought >= 0, brought, N)
-        marks = marks.at[row, used].set(0, mode="drop")
+        marks = marks.at[row, used].set(zero, mode="drop")
         return (listed, brought, place[:, -1]), marks
 
     listed, brought, count = map_blocks_with(
