@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dex_jax._checks import Count, unit_rows
 from dex_jax.neighbors import self_search
-from dex_jax.rerank import _jaccard, k_reciprocal
+from dex_jax.rerank import _jaccard, _k_reciprocal_sets, k_reciprocal
 from dex_jax.rerank import _k_reciprocal as kernel
+from dex_jax.rerank._blocks import even_block
 from dex_jax.rerank._embeddings import best
 from dex_jax.rerank._k_reciprocal import reciprocal_ranking
 from dex_jax.rerank._k_reciprocal_sets import Members, Pool, encode, expand
@@ -234,6 +235,40 @@ def test_no_array_of_pool_by_pool():
     memory = program.memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 4 * size * size
+
+
+def _copied(lowered: jax.stages.Lowered, rows: int, columns: int) -> int:
+    """How often a program copies a table of this size."""
+    text = lowered.compile().as_text()
+    assert f"[{rows},{columns}]" in text
+    return len(re.findall(rf"\[{rows},{columns}\]\S* copy\(", text))
+
+
+def test_tables_are_not_copied_for_each_block():
+    # At a million points a copy for each block would be more than all other work.
+    size, width, queries = 60_000, 8, 5
+    ids = jax.ShapeDtypeStruct((size, width), jnp.int32)
+    weights = jax.ShapeDtypeStruct((size, width), jnp.float32)
+    slots = 4 * (size + 4 * width * 4)
+    block = even_block(size, _k_reciprocal_sets._SLOT_BYTES // slots)
+    assert block < size
+    assert not _copied(expand.lower(ids, half=3, extra=4), block, size)
+
+    tile = _jaccard.tile_size(size, size)
+    assert tile < size
+
+    def compare(ids, weights, lists):
+        support = _jaccard.Support(ids[:queries], weights[:queries], jnp.int32(0))
+        encoding = _jaccard.Encoding(ids, weights)
+
+        def take(carry, start, shared):
+            return carry + shared
+
+        first = jnp.zeros((queries, tile))
+        return _jaccard.over_gallery(support, encoding, lists, None, take, first)
+
+    lists = jax.ShapeDtypeStruct((size, 3), jnp.int32)
+    assert not _copied(jax.jit(compare).lower(ids, weights, lists), size, tile)
 
 
 @pytest.mark.parametrize(
