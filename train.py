@@ -326,10 +326,12 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 def _to_devices(job: Job, batch: data.TrainBatch) -> list[jax.Array]:
     rows = NamedSharding(job.mesh, PartitionSpec("data"))
-    return [
+    arrays = [
         jax.make_array_from_process_local_data(rows, values)
         for values in (batch.images, batch.labels)
     ]
+    # A CPU computes in this thread only what has all of its inputs.
+    return jax.block_until_ready(arrays)
 
 
 def _readable(
@@ -368,7 +370,9 @@ def _greet(journal: Journal, job: Job, start: int) -> None:
 
 def _keep_memory(journal: Journal) -> None:
     """On a CPU, after the first step: later ones work in its memory."""
-    if jax.default_backend() == "cpu" and _allocator.keep_freed_memory():
+    # Several devices compute in threads of their own, whose heaps cannot keep it.
+    alone = jax.default_backend() == "cpu" and jax.local_device_count() == 1
+    if alone and _allocator.keep_freed_memory():
         gib = _allocator.peak() / 2**30
         journal.say(f"freed memory is kept for the next step ({gib:.1f} GiB so far)")
 

@@ -9,47 +9,51 @@ EfficientNet's (`docs/models.md`).
 import contextlib
 import ctypes
 import os
-import resource
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 # How glibc starts, but for thresholds at the upper end of what it moves to by itself.
 _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 # Whoever sets one of these has made up their mind.
 _SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-# A block is taken beside its old place if something has settled there since.
+_TUNABLES = re.compile(r"glibc\.malloc\.(mmap_max|mmap_threshold|trim_threshold)=")
+# A rule of thumb: a block is taken anew beside its old place if something has settled
+# there since.
 _ROOM = 2
-_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+_STATUS, _GROUPS, _GROUP_ROOT = (
+    Path("/proc/self/status"),
+    Path("/proc/self/cgroup"),
+    Path("/sys/fs/cgroup"),
 )
 
 
 def keep_freed_memory() -> bool:
     """Keeps what the main thread frees from now on for later blocks of the process.
 
-    Call it when the process has met its largest need. A heap with gaps may take up to
-    twice that need, so nothing is changed where twice the peak so far exceeds the
-    machine's memory or the container's. Only the main thread's heap holds blocks
-    above 64 MiB, so large steps have to be computed there
-    (`jax_cpu_enable_async_dispatch=False`).
+    Best called when the process has met its largest need: a heap with gaps may take
+    twice that, so nothing is changed where twice the peak so far exceeds the machine's
+    memory or the container's. Only the main thread's heap holds blocks above 64 MiB,
+    so large steps have to be computed there: on one device, with
+    `jax_cpu_enable_async_dispatch=False` and inputs that are ready.
 
     Returns:
         Whether it was done: only with glibc, with room, and where the environment does
         not set the same itself.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _SETTINGS):
-        return False
-    if _ROOM * peak() > limit():
+    if sys.platform != "linux" or _has_wishes() or _ROOM * peak() > limit():
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
         return False
-    mallopt = library.mallopt
-    return mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, -1) == 1
+    if all(library.mallopt(*setting) == 1 for setting in _KEPT.items()):
+        return True
+    _give_back(library)
+    return False
 
 
 @contextlib.contextmanager
@@ -64,22 +68,49 @@ def freed_memory_kept() -> Iterator[bool]:
         yield kept
     finally:
         if kept:
-            library = ctypes.CDLL(None)
-            for parameter, value in _USUAL.items():
-                library.mallopt(parameter, value)
-            library.malloc_trim(0)
+            _give_back(ctypes.CDLL(None))
 
 
 def peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has held, in bytes; only on Linux."""
+    # `getrusage` would count what the program held that this one replaced.
+    found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def limit() -> int:
     """The memory of the machine, or of the container if that is less, in bytes."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in _LIMITS:
+    for path in _limit_files():
         # "max" where there is no limit.
         with contextlib.suppress(OSError, ValueError):
-            found.append(int(Path(path).read_text()))
+            found.append(int(path.read_text()))
     return min(found)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where limits may stand: of this process's control groups and those above."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = _GROUPS.read_text().splitlines()
+    for line in lines:
+        _, kinds, place = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        name = "memory.limit_in_bytes" if kinds else "memory.max"
+        group = Path(place)
+        for above in (group, *group.parents):
+            yield _GROUP_ROOT / kinds / str(above).lstrip("/") / name
+
+
+def _has_wishes() -> bool:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return any(name in os.environ for name in _SETTINGS) or bool(
+        _TUNABLES.search(tunables)
+    )
+
+
+def _give_back(library: ctypes.CDLL) -> None:
+    for setting in _USUAL.items():
+        library.mallopt(*setting)
+    library.malloc_trim(0)

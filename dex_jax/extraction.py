@@ -166,7 +166,9 @@ def describe(
     batches = eval_batches(split, image_size=size, batch_size=batch_size)
     rows = []
     for images, count in _shown(batches, len(split), label, progress):
-        out = np.asarray(_forward(weights, jax.device_put(images, rows_of), flip))
+        # A CPU computes in this thread only what has all of its inputs.
+        batch = jax.block_until_ready(jax.device_put(images, rows_of))
+        out = np.asarray(_forward(weights, batch, flip))
         rows.append(out[:count])
     features = np.concatenate(rows)  # [N, D]
     _check_described(features, split.names)

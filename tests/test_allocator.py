@@ -32,6 +32,23 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+# The same of a compiled function with an array of 81 MB.
+STEP = """
+import resource, sys
+import jax, jax.numpy as jnp
+from dex_jax import _allocator
+
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+step = jax.jit(lambda x: jnp.outer(x, x))
+x = jax.block_until_ready(jnp.arange(4500.0))
+jax.block_until_ready(step(x))
+if sys.argv[1] == "keep":
+    assert _allocator.keep_freed_memory()
+jax.block_until_ready(step(x))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+jax.block_until_ready(step(x))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
 
 
@@ -45,7 +62,7 @@ class Library:
 
     def mallopt(self, parameter: int, value: int) -> int:
         self.asked[parameter] = value
-        return self._answer
+        return self._answer if (parameter, value) == (-1, -1) else 1
 
     def malloc_trim(self, pad: int) -> None:
         assert pad == 0
@@ -57,6 +74,7 @@ def library(monkeypatch):
     """On Linux, with no wish of the user's, and room for everything."""
     for name in _allocator._SETTINGS:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     found = Library()
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(_allocator.ctypes, "CDLL", lambda _: found)
@@ -65,11 +83,11 @@ def library(monkeypatch):
     return found
 
 
-def faults(what: str) -> int:
+def faults(what: str, program: str = PROGRAM) -> int:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     out = subprocess.run(
-        [sys.executable, "-c", PROGRAM, what],
-        env=environment | {"GLIBC_TUNABLES": ""},
+        [sys.executable, "-c", program, what],
+        env=environment | {"GLIBC_TUNABLES": "", "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -82,6 +100,12 @@ def test_a_block_that_comes_back_is_not_cleared_again():
     pages = 100 * 2**20 // 2**21  # of 2 MiB, the fewest that the block can be
     assert faults("keep") < pages <= faults("leave")
     assert faults("give back") >= pages
+
+
+@pytest.mark.skipif(MALLOPT is None, reason="needs a C library with mallopt (glibc)")
+def test_a_compiled_step_finds_its_memory_again():
+    pages = 4 * 4500**2 // 2**21
+    assert faults("keep", STEP) < pages <= faults("leave", STEP)
 
 
 def test_blocks_come_from_the_heap_and_the_heap_is_not_trimmed(library):
@@ -116,6 +140,19 @@ def test_what_the_user_has_set_is_left_alone(library, monkeypatch, name):
     assert not library.asked
 
 
+@pytest.mark.parametrize("name", ["mmap_max", "mmap_threshold", "trim_threshold"])
+def test_what_the_user_has_tuned_is_left_alone(library, monkeypatch, name):
+    tunables = f"glibc.malloc.hugetlb=1:glibc.malloc.{name}=8"
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    assert not _allocator.keep_freed_memory()
+    assert not library.asked
+
+
+def test_large_pages_go_with_kept_memory(library, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert _allocator.keep_freed_memory()
+
+
 def test_other_systems_are_left_alone(library, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not _allocator.keep_freed_memory()
@@ -127,9 +164,11 @@ def test_another_c_library_is_left_alone(library, monkeypatch):
     assert not _allocator.keep_freed_memory()
 
 
-def test_a_refusal_is_told(library, monkeypatch):
-    monkeypatch.setattr(_allocator.ctypes, "CDLL", lambda _: Library(answer=0))
+def test_a_refusal_is_told_and_leaves_nothing_half_done(library, monkeypatch):
+    unwilling = Library(answer=0)
+    monkeypatch.setattr(_allocator.ctypes, "CDLL", lambda _: unwilling)
     assert not _allocator.keep_freed_memory()
+    assert unwilling.asked == {-4: 65536, -3: 2**25, -1: 2**26}
 
 
 def test_nothing_is_kept_without_room_for_twice_the_peak(library, monkeypatch):
@@ -138,15 +177,42 @@ def test_nothing_is_kept_without_room_for_twice_the_peak(library, monkeypatch):
     assert not library.asked
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_is_what_has_been_touched():
-    assert 10 * 2**20 < _allocator.peak() < _allocator.limit()
+    before = _allocator.peak()
+    block = bytearray(b"1") * (2 * before)
+    assert _allocator.peak() > len(block) > before > 10 * 2**20
 
 
-def test_a_container_may_hold_less_than_its_machine(monkeypatch, tmp_path):
-    machine = _allocator.limit()
-    path = tmp_path / "memory.max"
-    monkeypatch.setattr(_allocator, "_LIMITS", (str(tmp_path / "none"), str(path)))
-    path.write_text("max\n")
-    assert _allocator.limit() >= machine
-    path.write_text(f"{2**30}\n")
-    assert _allocator.limit() == 2**30
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """The control groups of a process on a machine of 100 GiB."""
+    monkeypatch.setattr(_allocator, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(_allocator, "_GROUP_ROOT", tmp_path)
+    pages = {"SC_PHYS_PAGES": 100 * 2**18, "SC_PAGE_SIZE": 2**12}
+    monkeypatch.setattr(_allocator.os, "sysconf", pages.__getitem__, raising=False)
+    return tmp_path
+
+
+def test_a_machine_without_groups_has_its_memory(groups):
+    assert _allocator.limit() == 100 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("0::/job/step", "job/step/memory.max"),
+        ("0::/job/step", "job/memory.max"),
+        ("0::/job/step", "memory.max"),
+        ("0::/", "memory.max"),
+        ("5:memory:/job", "memory/job/memory.limit_in_bytes"),
+        ("5:memory:/job", "memory/memory.limit_in_bytes"),
+    ],
+)
+@pytest.mark.parametrize(("text", "gib"), [("max\n", 100), (f"{2**30}\n", 1)])
+def test_a_container_may_hold_less_than_its_machine(groups, line, file, text, gib):
+    (groups / "cgroup").write_text(f"3:cpu:/elsewhere\n{line}\n")
+    path = groups / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    assert _allocator.limit() == gib * 2**30

@@ -1,5 +1,6 @@
 """Where descriptors come from: rows a file cannot answer, runs as an ensemble."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_an_ensemble_averages_unit_vectors(workdirs, capsys):
     # The third source found what the first two had described.
     assert capsys.readouterr().out.count("reusing") == 4
     assert len(list((workdirs[0] / "embeddings").iterdir())) == 2
+
+
+def test_memory_is_kept_while_images_are_described(workdirs, monkeypatch):
+    story = []
+
+    @contextmanager
+    def kept():
+        story.append("keep")
+        yield True
+        story.append("give back")
+
+    describe = _sources.extraction.describe_data
+
+    def describing(*args, **options):
+        story.append("describe")
+        return describe(*args, **options)
+
+    monkeypatch.setattr(_sources._allocator, "freed_memory_kept", kept)
+    monkeypatch.setattr(_sources.extraction, "describe_data", describing)
+    RunSource(workdirs[:1]).embeddings(None)
+    assert story == ["keep", "describe", "give back"]
 
 
 def test_a_row_gets_its_own_scales(workdirs):

@@ -51,7 +51,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(home: Path) -> dict[str, str]:
     keep = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(home / "compiled")
-    return os.environ | {
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    return plain | {
+        "GLIBC_TUNABLES": "",
         "XLA_FLAGS": "",
         "DEX_JAX_DATA": str(home),
         "JAX_COMPILATION_CACHE_DIR": keep,

@@ -16,7 +16,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 # Maps of fewer pixels than this leave the gradient of a kernel to XLA.
 _LARGE_MAP = 300
 # Numbers in the patches of some rows of a map, 1 MiB: they should stay in the cache,
-# but not be fewer than the kernel's, which are read and written once for each product.
+# but about as many as the kernel's, which are read and written once for each product.
 _PATCHES = 2**18
 
 

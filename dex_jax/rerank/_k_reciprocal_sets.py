@@ -192,8 +192,8 @@ def expand(
             members, mode="drop"
         )
         # All that was marked is listed or brought, unless slots ran out. The zero hangs
-        # on all that was read: what only has to come later is not cleared in place,
-        # but copied whole.
+        # on what was read: what only has to come later is not cleared in place, but
+        # copied whole.
         zero = jnp.where(listed[0, 0] & (place[0, -1] < 0), 1, 0)
         marks = marks.at[row, own].set(zero, mode="promise_in_bounds")
         used = jnp.where(brought >= 0, brought, N)

@@ -56,7 +56,11 @@ def test_depthwise(rng, size: int, stride: int, padding, image):
             np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-@pytest.mark.parametrize("numbers", [1, 700, 2**18])
+# Bands of one row; of a few, as the patches or as a kernel of many outputs have room
+# for; of a whole image.
+@pytest.mark.parametrize(
+    ("numbers", "outputs"), [(1, 4), (3000, 4), (1, 90), (2**18, 4)]
+)
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "image"),
     [
@@ -69,12 +73,13 @@ def test_depthwise(rng, size: int, stride: int, padding, image):
         (3, 1, 1, (5, 4)),  # left to XLA
     ],
 )
-def test_mixing(rng, monkeypatch, size: int, stride: int, padding, image, numbers):
-    # Bands of one row, of a few, and of a whole image.
+def test_mixing(
+    rng, monkeypatch, size: int, stride: int, padding, image, numbers, outputs
+):
     monkeypatch.setattr(_convolution, "_PATCHES", numbers)
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(size=(2, *image, 3)))
-        kernel = jnp.asarray(rng.normal(size=(size, size, 3, 4)))
+        kernel = jnp.asarray(rng.normal(size=(size, size, 3, outputs)))
         pads = explicit_pads(x, kernel, stride, padding)
         expected = functools.partial(convolve, stride=stride, pads=pads, groups=1)
         weights = jnp.asarray(rng.normal(size=expected(x, kernel).shape))

@@ -239,7 +239,7 @@ def test_no_array_of_pool_by_pool():
 
 def _copied(lowered: jax.stages.Lowered, rows: int, columns: int) -> int:
     """How often a program copies a table of this size."""
-    text = lowered.compile().as_text()
+    text = lowered.compile().as_text() or ""
     assert f"[{rows},{columns}]" in text
     return len(re.findall(rf"\[{rows},{columns}\]\S* copy\(", text))
 
