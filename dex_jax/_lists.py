@@ -4,8 +4,8 @@ Hardly anything of a tile can enter lists that have seen many columns already. S
 are compared with the least entry of their list, one bit each, and what stands above is
 picked out, the first of every row at once, then the second, and so on. What has been
 picked waits behind the list until its places are full; only then is the list cut down
-to the best. All of it is passes over arrays with the rows side by side, which a CPU
-does with all its threads and vectors, where `top_k` is one thread and dear for each
+to about the best K. All of it is passes over arrays with the rows side by side, which a
+CPU does with all its threads and vectors, where `top_k` is one thread and dear for each
 row. Entries stay in order of their index until the end: of equals the first ones stay.
 """
 
@@ -20,6 +20,9 @@ from jax import lax
 WORD = 32
 # Places behind a list of K: this many times K, but not fewer than the second number.
 _PLACES = (2, 32)
+# The share of these places which may stay filled when a list is cut down: to part
+# exactly the best K takes twice the time.
+_SLACK = 16
 # Columns of which only the best is looked at where too many stand above a list.
 _GROUPS = (32, 16, 8, 4)
 
@@ -43,7 +46,7 @@ class Lists(NamedTuple):
         ids: `[P, R]` int32, K entries and then the places behind them, rising but for
             entries that are empty.
         scores: `[P, R]` float32, -inf where empty.
-        used: scalar int32, how many of the P are in use, at least K.
+        used: scalar int32, how many of the P are in use.
         last: `[R]` float32, what a score must exceed to enter.
     """
 
@@ -101,6 +104,7 @@ def fold(
         The new lists.
     """
     axis, places = int(not turned), lists.ids.shape[0]
+    most_kept = k + (places - k) // _SLACK
 
     def marks(last: jax.Array) -> jax.Array:
         return _marks(scores, last, legal, axis)
@@ -113,11 +117,11 @@ def fold(
 
     def full(state: tuple[Lists, jax.Array]) -> jax.Array:
         lists, words = state
-        return (lists.used > k) & (lists.used + most(words) > places)
+        return (lists.used == places) & (most(words) > 0)
 
     def shorten(state: tuple[Lists, jax.Array]) -> tuple[Lists, jax.Array]:
         lists, words = state
-        lists = _shorten(lists, k)
+        lists = _shorten(lists, k, most_kept)
         return lists, words & marks(lists.last)
 
     def step(state: tuple[Lists, jax.Array]) -> tuple[Lists, jax.Array]:
@@ -142,7 +146,7 @@ def fold(
 
 def finished(lists: Lists, k: int) -> Neighbors:
     """The lists `[R, k]`, sorted."""
-    lists = _shorten(lists, k)
+    lists = _shorten(lists, k, k)
     scores = _one_zero(lists.scores[:k].T)
     # One column more than wanted: to select all would be taken for a sort, and slower.
     best = top(jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-jnp.inf), k)
@@ -196,7 +200,7 @@ def _bound(scores: jax.Array, legal: jax.Array | None, k: int, axis: int) -> jax
     shape = scores.shape
     scores = scores.reshape(*shape[:axis], -1, group, *shape[axis + 1 :])
     maxima = scores.max(axis=axis + 1)
-    least = _value(_threshold(_key(maxima), k, axis))
+    least = _value(_threshold(_key(maxima), k, k, axis))
     # Not the next smaller number: below zero that is one which counts as zero.
     return least - jnp.maximum(jnp.abs(least) * 1e-6, 1e-30)
 
@@ -217,15 +221,19 @@ def _value(key: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(key ^ ((key >> 31) & 0x7FFFFFFF), jnp.float32)
 
 
-def _threshold(keys: jax.Array, k: int, axis: int) -> jax.Array:
-    """A number that `k` keys along an axis reach: no more, unless they are equal."""
+def _threshold(keys: jax.Array, k: int, most: int, axis: int) -> jax.Array:
+    """A number that `k` to `most` keys along an axis reach, or more if they are equal.
+
+    Of the keys above the number there are then fewer than `k`.
+    """
 
     def halve(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = state
         middle = high - ((high - low) >> 1)  # in (low, high]
         count = (keys >= jnp.expand_dims(middle, axis)).sum(axis=axis, dtype=jnp.int32)
         low = jnp.where(count >= k, middle, low)
-        return low, jnp.where(count > k, high, jnp.where(count == k, low, middle - 1))
+        high = jnp.where(count < k, middle - 1, high)
+        return low, jnp.where((count >= k) & (count <= most), middle, high)
 
     # Halved, so that no difference leaves the range of int32.
     low, high = keys.min(axis=axis), keys.max(axis=axis)
@@ -238,20 +246,22 @@ def _threshold(keys: jax.Array, k: int, axis: int) -> jax.Array:
     return lax.while_loop(lambda s: jnp.any(s[0] < s[1]), halve, (low, high))[0]
 
 
-def _shorten(lists: Lists, k: int) -> Lists:
-    """Leaves the best `k` of each list, in order, and frees the places behind them."""
+def _shorten(lists: Lists, k: int, most: int) -> Lists:
+    """Leaves the best `k` to `most` of each list, in order, and frees other places."""
     there = jnp.arange(lists.scores.shape[0])[:, None] < lists.used
     keys = jnp.where(there, _key(lists.scores), jnp.iinfo(jnp.int32).min)  # [P, R]
-    limit = _threshold(keys, k, 0)[None]
+    limit = _threshold(keys, k, most, 0)[None]
     stay = keys >= limit
+
+    def highest(stay: jax.Array) -> jax.Array:
+        return stay.sum(axis=0, dtype=jnp.int32).max()
 
     def without_ties(stay: jax.Array) -> jax.Array:
         equal = keys == limit
         room = k - (keys > limit).sum(axis=0, dtype=jnp.int32)
         return (stay & ~equal) | (equal & (jnp.cumsum(equal, axis=0) <= room[None]))
 
-    more = stay.sum(axis=0, dtype=jnp.int32).max() > k
-    stay = lax.cond(more, without_ties, lambda stay: stay, stay)
+    stay = lax.cond(highest(stay) > most, without_ties, lambda stay: stay, stay)
     last = jnp.where(stay, lists.scores, jnp.inf).min(axis=0)
 
     def put(
@@ -262,8 +272,9 @@ def _shorten(lists: Lists, k: int) -> Lists:
         score = to.scores.at[place, row].get(mode="promise_in_bounds")
         return _put(to, t, id_, score, there)
 
-    lists, _ = _pick(_bits(stay, 0), jnp.int32(k), 0, put, lists)
-    return lists._replace(used=jnp.int32(k), last=last)
+    used = highest(stay)
+    lists, _ = _pick(_bits(stay, 0), used, 0, put, lists)
+    return lists._replace(used=used, last=last)
 
 
 def _put(

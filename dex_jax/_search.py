@@ -20,10 +20,12 @@ _TILE = 2**24
 # Queries multiplied at a time, and columns where the database does not fit a tile.
 _ROWS = 1024
 _COLUMNS = 16384
-# Blocks of a set searched in itself: enough that the half of the diagonal which is
-# computed twice does not count.
-_SELF_BLOCKS = 12
+# Blocks of a set searched in itself: enough that what of the diagonal is computed twice
+# does not count.
+_SELF_BLOCKS = 18
 _SELF_ROWS = (1024, 4096)
+# Strips in which a block is multiplied with itself.
+_STRIPS = 4
 
 
 def search_tiles(
@@ -136,7 +138,7 @@ def self_search_tiles(
             return mine, _set(lists, theirs, j), lowest
 
         # The diagonal feeds its rows alone.
-        scores = jnp.matmul(own, own.T, precision=precision)
+        scores = _square(own, precision)
         mine = fold(_get(lists, i), scores, k=k, first=begin(i), legal=fresh(i))
         if minimum:
             lowest = lowest.at[i].min(scores.min(axis=1))
@@ -158,6 +160,20 @@ def self_search_tiles(
 
     first = no_neighbors(N, k), jnp.full(N, jnp.inf)
     return lax.fori_loop(0, blocks, gather, first)
+
+
+def _square(rows: jax.Array, precision: str) -> jax.Array:
+    """Cosines of a block with itself `[R, R]`, most of them computed once."""
+    R = rows.shape[0]
+    size = -(-R // _STRIPS)
+    scores = jnp.zeros((R, R))
+    for start in range(0, R, size):
+        end = min(start + size, R)
+        strip = jnp.matmul(rows[start:end], rows[start:].T, precision=precision)
+        scores = lax.dynamic_update_slice(scores, strip, (start, start))
+        mirrored = strip[:, end - start :].T
+        scores = lax.dynamic_update_slice(scores, mirrored, (end, start))
+    return scores
 
 
 def _get(lists: Lists, number: jax.Array) -> Lists:

@@ -122,9 +122,9 @@ def test_lists_are_cut_down_only_when_their_places_are_full(monkeypatch):
     cut = []
     shorten = _lists._shorten
 
-    def watched(lists, k):
+    def watched(lists, k, most):
         jax.debug.callback(lambda: cut.append(k))
-        return shorten(lists, k)
+        return shorten(lists, k, most)
 
     monkeypatch.setattr(_lists, "_shorten", watched)
     # Of tiles that bring one entry each, 32 fit behind the list.
@@ -152,15 +152,15 @@ def test_any_tiles_either_way(seed, values, share):
         _check(_tiles(seed, values), legal, turned=turned)
 
 
-@given(seed=st.integers(0, 2**31), k=st.integers(1, 50))
+@given(seed=st.integers(0, 2**31), k=st.integers(1, 50), more=st.integers(0, 9))
 @settings(max_examples=50, deadline=None)
-def test_a_threshold_parts_the_best(seed, k):
+def test_a_threshold_parts_the_best(seed, k, more):
     rng = np.random.default_rng(seed)
     few = rng.integers(-3, 3, size=(50, 7))
     many = rng.integers(-(2**31), 2**31 - 1, size=(50, 7))
     for keys in (few, many):
         keys = keys.astype(np.int32)
-        limit = np.asarray(_lists._threshold(jnp.asarray(keys), k, 0))
+        limit = np.asarray(_lists._threshold(jnp.asarray(keys), k, k + more, 0))
         reach, above = (keys >= limit).sum(axis=0), (keys > limit).sum(axis=0)
         assert (reach >= k).all()
-        assert ((reach == k) | (above < k)).all()
+        assert ((reach <= k + more) | (above < k)).all()
