@@ -15,11 +15,10 @@ from dex_jax._lists import (
     top,
 )
 
-# Numbers in the scores of one tile, 64 MiB.
-_TILE = 2**24
-# Queries multiplied at a time, and columns where the database does not fit a tile.
-_ROWS = 1024
-_COLUMNS = 16384
+# Up to so many cosines are one tile: lists folded tile by tile compile longer, which is
+# won back only over many. Larger searches go in tiles of `_TILE` queries and columns.
+_ONE_TILE = 2**23
+_TILE = (2048, 2048)
 # Blocks of a set searched in itself: enough that what of the diagonal is computed twice
 # does not count.
 _SELF_BLOCKS = 18
@@ -47,7 +46,7 @@ def search_tiles(
     unless `minimum` asks for it: that takes a pass over all cosines.
     """
     M, N = queries.shape[0], database.shape[0]
-    rows, columns = tile or _tile(N)
+    rows, columns = tile or ((M, N) if M * N <= _ONE_TILE else _TILE)
     rows, columns = even(M, rows), _whole(even(N, columns), N)
 
     def lower(least: jax.Array, scores: jax.Array) -> jax.Array:
@@ -206,10 +205,3 @@ def even(rows: int, most: int) -> int:
 def _whole(rows: int, most: int) -> int:
     """Rounds a block's rows up to whole words of marks, if it then still fits."""
     return min(-(-rows // WORD) * WORD, most)
-
-
-def _tile(columns: int) -> tuple[int, int]:
-    """Rows and columns of a tile: the whole database, if enough rows fit beside it."""
-    if columns * _ROWS // 2 <= _TILE:
-        return min(_ROWS, _TILE // columns), columns
-    return _ROWS, _COLUMNS
