@@ -262,6 +262,14 @@ JOBS = [
         "faiss + numpy",
         lambda d: lambda: expansion.alpha_query_expansion(d.query, d.gallery),
     ),
+    Job(
+        "alpha-QE",
+        "fastreid 1.4 (torch)",
+        lambda d: lambda: expansion.fastreid_package(d.query, d.gallery),
+        repeats=1,
+        dense=True,
+        same=False,
+    ),
     Job("DEx", OURS, _jax(_level_one("tracklet_query_expansion"))),
     Job(
         "DEx",

@@ -31,7 +31,7 @@ import numpy as np
 from clustered import SIZES, make
 from jobs import DENSE_LIMIT, JOBS, OURS, PRODUCT, Job
 
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "faiss-cpu", "fastreid")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "faiss-cpu", "fastreid", "torch")
 COLUMNS = (
     "kernel",
     "implementation",

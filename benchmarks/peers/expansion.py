@@ -1,7 +1,11 @@
-"""Query expansion and database augmentation on faiss lists."""
+"""Query expansion and database augmentation on faiss lists, and as packaged."""
+
+import importlib
+from typing import Any
 
 import numpy as np
 
+from peers.packages import fastreid_module
 from peers.search import faiss_search
 
 
@@ -18,6 +22,21 @@ def alpha_query_expansion(
     for slot in range(k):
         moved += weights[:, slot, None] * gallery[ids[:, slot]]
     return _unit(moved)
+
+
+def fastreid_package(
+    query: np.ndarray, gallery: np.ndarray, k: int = 20, alpha: float = 2.0
+) -> np.ndarray:
+    """The expansion of the `fastreid` package: of queries and gallery alike.
+
+    Another definition: neighbours are taken from the whole pool, an image itself is
+    the first of its `k`.
+    """
+    torch: Any = importlib.import_module("torch")
+    module = fastreid_module("query_expansion.py")
+    rows = torch.from_numpy(query), torch.from_numpy(gallery)
+    moved, _ = module.aqe(*rows, qe_times=1, qe_k=k + 1, alpha=alpha)
+    return _unit(moved.numpy())
 
 
 def tracklet_query_expansion(

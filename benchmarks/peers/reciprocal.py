@@ -1,10 +1,8 @@
 """k-reciprocal re-ranking with dense arrays of pool x pool."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
+from peers.packages import fastreid_module
 from peers.search import faiss_search
 
 
@@ -86,16 +84,7 @@ def fastreid_package(
     query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, lambda_: float
 ) -> np.ndarray:
     """The same algorithm as the `fastreid` package ships it."""
-    package = importlib.util.find_spec("fastreid")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError("fastreid is not installed")
-    # The file alone: the package's own import asks for torch.
-    path = Path(package.submodule_search_locations[0]) / "evaluation" / "rerank.py"
-    spec = importlib.util.spec_from_file_location("fastreid_rerank", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = fastreid_module("rerank.py")
 
     def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.sqrt(np.maximum(2 - 2 * (a @ b.T), 0))
