@@ -133,11 +133,12 @@ def test_one_graph_for_each_stretch_of_the_same_gallery(monkeypatch, text, width
 
 @pytest.mark.parametrize("top", [None, 5])
 def test_only_all_scores_make_an_array_of_queries_by_gallery(top):
-    query, gallery = jnp.ones((1100, 4)), jnp.ones((600, 4))
+    # More cosines than the search holds at a time.
+    query, gallery = jnp.ones((4200, 4)), jnp.ones((2100, 4))
     pipeline = parse("alpha_qe(k=3),diffusion(k=4,k_query=3)")
     run = jax.jit(lambda q, g: pipeline(Embeddings(q, g), top=top))
     text = str(run.lower(query, gallery).compile().as_text())
-    assert ("f32[1100,600]" in text) == (top is None)
+    assert ("f32[4200,2100]" in text) == (top is None)
 
 
 def test_same_inside_the_callers_jit_and_vmap():
