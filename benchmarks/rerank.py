@@ -8,8 +8,8 @@ Each implementation runs in a process of its own, one after another, on the same
 Times are medians after one warm call, of fewer calls where one is slow; an
 implementation without timed repeats runs once, cold. "compile" is the CPU time of the
 first call beyond the later ones. "GiB" is the most memory that the process held above
-its inputs, compilation and result included. "of floor" is the time of the all-pairs
-products that the kernel needs, done alone, over its own time. Ratios are peer over
+its inputs, compilation and result included. "of floor" is the time of the products that
+the kernel needs, each pair once and done alone, over its own. Ratios are peer over
 `dex_jax`, by the clock and by CPU time: where other programs share the machine the
 second is the sounder one. A package that is missing is named in the table.
 """
@@ -130,8 +130,8 @@ def _cells(
     cells = [f"{found[name]:.3g}" for name in ("seconds", "cpu", "compile")]
     cells.append(f"{found['memory'] / GIB:.2f}")
     if job.name == OURS:
-        floor = ours.get(PRODUCT, {}).get("cpu", 0) * job.products
-        return [*cells, f"{floor / found['cpu']:.0%}" if floor else ""]
+        floor = ours.get(PRODUCT, {}).get("seconds", 0) * job.products
+        return [*cells, f"{floor / found['seconds']:.0%}" if floor else ""]
     mine = ours.get(job.kernel, {})
     if "seconds" not in mine:
         return cells
