@@ -168,9 +168,10 @@ def _evaluate(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
 
 
 def _product(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
-    """The floor: the product of each pair of the pool once, in tiles, reduced at once.
+    """The floor: the product of each pair of the pool once, in tiles, hardly read.
 
-    The tiles on the diagonal are whole: some 5 % more than half of all pairs.
+    The tiles on the diagonal are whole: some 5 % more than half of all pairs. To reduce
+    the tiles would take another third of the time.
     """
     import jax
     import jax.numpy as jnp
@@ -186,7 +187,8 @@ def _product(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
         def tile(pair: Any) -> Any:
             rows = jax.lax.dynamic_slice_in_dim(pool, pair[0], size)
             columns = jax.lax.dynamic_slice_in_dim(pool, pair[1], size)
-            return jnp.matmul(rows, columns.T, precision="highest").max(axis=0)
+            scores = jnp.matmul(rows, columns.T, precision="highest")
+            return scores[0] + scores[-1]
 
         return jax.lax.map(tile, jnp.asarray(pairs))
 
