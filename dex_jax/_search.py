@@ -137,7 +137,7 @@ def self_search_tiles(
             return mine, _set(lists, theirs, j), lowest
 
         # The diagonal feeds its rows alone.
-        scores = _square(own, precision)
+        scores = square(own, precision)
         mine = fold(_get(lists, i), scores, k=k, first=begin(i), legal=fresh(i))
         if minimum:
             lowest = lowest.at[i].min(scores.min(axis=1))
@@ -161,11 +161,11 @@ def self_search_tiles(
     return lax.fori_loop(0, blocks, gather, first)
 
 
-def _square(rows: jax.Array, precision: str) -> jax.Array:
+def square(rows: jax.Array, precision: str) -> jax.Array:
     """Cosines of a block with itself `[R, R]`, most of them computed once."""
     R = rows.shape[0]
     size = -(-R // _STRIPS)
-    scores = jnp.zeros((R, R))
+    scores = jnp.zeros((R, R), rows.dtype)
     for start in range(0, R, size):
         end = min(start + size, R)
         strip = jnp.matmul(rows[start:end], rows[start:].T, precision=precision)

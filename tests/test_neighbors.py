@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dex_jax._lists import top
-from dex_jax._search import search_tiles, self_search_tiles
+from dex_jax._search import search_tiles, self_search_tiles, square
 from dex_jax.neighbors import (
     Neighbors,
     limit_k,
@@ -99,6 +99,20 @@ def test_a_set_in_itself_through_the_public_door(k):
     found = nearest_neighbors(rows, rows.copy(), k=k, exclude_self=True)
     _same(found, _ranked(rows, rows, k, exclude_self=True))
     _same(nearest_neighbors(rows, rows, k=k), _ranked(rows, rows, k))
+
+
+def test_more_cosines_than_one_tile_through_the_public_door():
+    # Blocks of both sides that do not fit, and 16 different rows: mostly ties.
+    queries, database = signs(4200, seed=1), signs(2100)
+    found = nearest_neighbors(queries, database, k=40)
+    _same(found, _ranked(queries, database, 40))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 33, 136])
+def test_a_block_with_itself_in_strips(rows):
+    block = np.random.default_rng(rows).integers(-9, 9, size=(rows, 5))
+    block = jnp.asarray(block, jnp.float32)
+    np.testing.assert_array_equal(square(block, "highest"), block @ block.T)
 
 
 def test_one_row_finds_itself():
