@@ -9,7 +9,6 @@ the step, saves and leaves. Everything is built and checked before data are touc
 
 import difflib
 import re
-import signal
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ from configs import common
 from dex_jax import _allocator, data, extraction, metrics, rerank, runs, training
 from dex_jax._journal import TRAIN, VALIDATION, Journal, clock
 from dex_jax._settings import Config
+from dex_jax._signals import stop_requests
 from dex_jax.checkpoints import CheckpointError, Checkpoints
 from dex_jax.models import parts as layouts
 
@@ -303,25 +303,6 @@ def dry_run(config: Config) -> None:
         f"at the {cost.rate / 1e9:.0f} Gflop/s of a matrix product here a run takes "
         f"about {clock(steps * cost.operations / cost.rate)}"
     )
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C and SIGTERM into a wish; a second Ctrl-C stops at once."""
-    asked = []
-
-    def ask(number: int, _: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("\nfinishing this step, then saving (Ctrl-C again: stop at once)")
-
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _to_devices(job: Job, batch: data.TrainBatch) -> list[jax.Array]:

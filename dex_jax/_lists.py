@@ -20,8 +20,8 @@ from jax import lax
 WORD = 32
 # Places behind a list of K: this many times K, but not fewer than the second number.
 _PLACES = (2, 32)
-# The share of these places which may stay filled when a list is cut down: to part
-# exactly the best K takes twice the time.
+# One in so many of these places may stay filled when a list is cut down: to part off
+# exactly the best K takes more halvings.
 _SLACK = 16
 # Columns of which only the best is looked at where too many stand above a list.
 _GROUPS = (32, 16, 8, 4)
@@ -43,10 +43,10 @@ class Lists(NamedTuple):
     """Lists of R rows that are being made; up to three times as large as when done.
 
     Attributes:
-        ids: `[P, R]` int32, K entries and then the places behind them, rising but for
-            entries that are empty.
+        ids: `[P, R]` int32, what was kept when the lists were last cut down, then what
+            has been picked since; rising but for entries that are empty.
         scores: `[P, R]` float32, -inf where empty.
-        used: scalar int32, how many of the P are in use.
+        used: scalar int32, how many of the P are in use, from K on.
         last: `[R]` float32, what a score must exceed to enter.
     """
 
@@ -222,9 +222,9 @@ def _value(key: jax.Array) -> jax.Array:
 
 
 def _threshold(keys: jax.Array, k: int, most: int, axis: int) -> jax.Array:
-    """A number that `k` to `most` keys along an axis reach, or more if they are equal.
+    """A number that `k` to `most` keys along an axis reach.
 
-    Of the keys above the number there are then fewer than `k`.
+    Where equal keys make them more than `most`, fewer than `k` are above the number.
     """
 
     def halve(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

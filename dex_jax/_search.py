@@ -23,7 +23,8 @@ _TILE = (2048, 2048)
 # does not count.
 _SELF_BLOCKS = 18
 _SELF_ROWS = (1024, 4096)
-# Strips in which a block is multiplied with itself.
+# Strips in which a block is multiplied with itself: more would multiply less and copy
+# more.
 _STRIPS = 4
 
 

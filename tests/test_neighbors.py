@@ -102,8 +102,8 @@ def test_a_set_in_itself_through_the_public_door(k):
 
 
 def test_more_cosines_than_one_tile_through_the_public_door():
-    # Blocks of both sides that do not fit, and 16 different rows: mostly ties.
-    queries, database = signs(4200, seed=1), signs(2100)
+    # Blocks divide neither side, and there are 16 different rows: mostly ties.
+    queries, database = signs(4201, seed=1), signs(2101)
     found = nearest_neighbors(queries, database, k=40)
     _same(found, _ranked(queries, database, 40))
 
