@@ -22,9 +22,9 @@ _USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2
 # Whoever sets one of these has made up their mind.
 _SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _TUNABLES = re.compile(r"glibc\.malloc\.(mmap_max|mmap_threshold|trim_threshold)=")
-# A rule of thumb: a block is taken anew beside its old place if something has settled
-# there since.
-_ROOM = 2
+# A block is taken anew beside its old place if something has settled there since: on a
+# machine with more threads than cores at most three places were seen.
+_ROOM = 3
 _STATUS, _GROUPS, _GROUP_ROOT = (
     Path("/proc/self/status"),
     Path("/proc/self/cgroup"),
@@ -36,9 +36,9 @@ def keep_freed_memory() -> bool:
     """Keeps what the main thread frees from now on for later blocks of the process.
 
     Best called when the process has met its largest need: a heap with gaps may take
-    twice that, so nothing is changed where twice the peak so far exceeds the machine's
-    memory or the container's. Only the main thread's heap holds blocks above 64 MiB,
-    so large steps have to be computed there: on one device, with
+    three times that, so nothing is changed where three times the peak so far exceeds
+    the machine's memory or the container's. Only the main thread's heap holds blocks
+    above 64 MiB, so large steps have to be computed there: on one device, with
     `jax_cpu_enable_async_dispatch=False` and inputs that are ready.
 
     Returns:

@@ -10,9 +10,22 @@ import pytest
 
 from dex_jax import _allocator
 
-# A block of 100 MiB, taken and given back; the system's page faults of the third time.
-PROGRAM = """
-import resource, sys
+# The system's page faults while something is done, the median of many times: a block
+# finds no room where a thread has let go of the one before too late, or where something
+# settled in its place, and is then taken anew beside it; but not for ever.
+MEDIAN = """
+import resource, statistics, sys
+
+def faults_of(work):
+    found = []
+    for _ in range(21):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        work()
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return statistics.median(found)
+"""
+# A block of 100 MiB, taken and given back.
+BLOCK = """
 import numpy as np
 from dex_jax import _allocator
 
@@ -27,14 +40,10 @@ if sys.argv[1] == "give back":
     with _allocator.freed_memory_kept() as kept:
         assert kept
         work()
-work()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-work()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults_of(work))
 """
 # The same of a compiled function with an array of 81 MB.
 STEP = """
-import resource, sys
 import jax, jax.numpy as jnp
 from dex_jax import _allocator
 
@@ -44,10 +53,7 @@ x = jax.block_until_ready(jnp.arange(4500.0))
 jax.block_until_ready(step(x))
 if sys.argv[1] == "keep":
     assert _allocator.keep_freed_memory()
-jax.block_until_ready(step(x))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-jax.block_until_ready(step(x))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults_of(lambda: jax.block_until_ready(step(x))))
 """
 # What a process has held before and after it takes twice as much, and how much that is.
 PEAK = """
@@ -87,12 +93,12 @@ def library(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(_allocator.ctypes, "CDLL", lambda _: found)
     monkeypatch.setattr(_allocator, "peak", lambda: 10)
-    monkeypatch.setattr(_allocator, "limit", lambda: 20)
+    monkeypatch.setattr(_allocator, "limit", lambda: 30)
     return found
 
 
-def faults(what: str, program: str = PROGRAM) -> int:
-    return int(printed(program, what))
+def faults(what: str, program: str) -> int:
+    return int(printed(MEDIAN + program, what))
 
 
 def printed(program: str, *words: str) -> str:
@@ -110,8 +116,8 @@ def printed(program: str, *words: str) -> str:
 @pytest.mark.skipif(MALLOPT is None, reason="needs a C library with mallopt (glibc)")
 def test_a_block_that_comes_back_is_not_cleared_again():
     pages = 100 * 2**20 // 2**21  # of 2 MiB, the fewest that the block can be
-    assert faults("keep") < pages <= faults("leave")
-    assert faults("give back") >= pages
+    assert faults("keep", BLOCK) < pages <= faults("leave", BLOCK)
+    assert faults("give back", BLOCK) >= pages
 
 
 @pytest.mark.skipif(MALLOPT is None, reason="needs a C library with mallopt (glibc)")
@@ -138,7 +144,7 @@ def test_what_was_kept_for_a_while_is_given_back(library, fails):
 
 
 def test_what_was_not_kept_is_not_given_back(library, monkeypatch):
-    monkeypatch.setattr(_allocator, "limit", lambda: 19)
+    monkeypatch.setattr(_allocator, "limit", lambda: 29)
     with _allocator.freed_memory_kept() as kept:
         assert not kept
     assert not library.asked
@@ -183,8 +189,8 @@ def test_a_refusal_is_told_and_leaves_nothing_half_done(library, monkeypatch):
     assert unwilling.asked == {-4: 65536, -3: 2**25, -1: 2**26}
 
 
-def test_nothing_is_kept_without_room_for_twice_the_peak(library, monkeypatch):
-    monkeypatch.setattr(_allocator, "limit", lambda: 19)
+def test_nothing_is_kept_without_room_for_its_growth(library, monkeypatch):
+    monkeypatch.setattr(_allocator, "limit", lambda: 29)
     assert not _allocator.keep_freed_memory()
     assert not library.asked
 
