@@ -9,8 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
+
+# Sums of squares above this have lost no digit that counts to underflow.
+_TINY = 1e-20
 
 
 class Count(NamedTuple):
@@ -230,7 +234,21 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
 @jax.jit
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Scales rows `[N, D]` to unit length without overflow at large or tiny values."""
-    size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-    rows = rows / jnp.where(size == 0, 1, size)
-    norm = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
-    return rows / jnp.where(norm == 0, 1, norm)
+    square = jnp.sum(rows * rows, axis=1, keepdims=True)
+    # The passes that only rows of extreme length need are spared the rest, but what a
+    # row becomes does not hang on other rows.
+    common = (square > _TINY) & (square < jnp.inf)
+
+    def plain(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.ones_like(square), jnp.sqrt(square)
+
+    def careful(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
+        # Divisions are made products, and what is inverse to more is taken for zero.
+        size = jnp.minimum(size, 2.0**126)
+        size = jnp.where(common | (size == 0), 1, size)
+        rows = rows / size
+        return size, jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
+
+    size, norm = lax.cond(jnp.all(common), plain, careful, rows)
+    return rows / size / jnp.where(norm == 0, 1, norm)

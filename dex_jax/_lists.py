@@ -58,7 +58,7 @@ class Lists(NamedTuple):
 
 def top(scores: jax.Array, k: int) -> Neighbors:
     """The `k` best of each row of scores, ties to the lower index."""
-    values, ids = lax.top_k(scores, k)
+    values, ids = lax.top_k(_one_zero(scores), k)
     # Without barriers a later slice of the result turns top_k into a full sort; one
     # barrier over both is more than the compiler can partition over a mesh.
     return Neighbors(lax.optimization_barrier(ids), lax.optimization_barrier(values))
@@ -147,11 +147,14 @@ def fold(
 def finished(lists: Lists, k: int) -> Neighbors:
     """The lists `[R, k]`, sorted."""
     lists = _shorten(lists, k, k)
-    scores = _one_zero(lists.scores[:k].T)
+    return joined(lists.ids[:k].T, lists.scores[:k].T, k)
+
+
+def joined(ids: jax.Array, scores: jax.Array, k: int) -> Neighbors:
+    """The best `k` of candidates `[R, C]`, of equals those that stand first."""
     # One column more than wanted: to select all would be taken for a sort, and slower.
     best = top(jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-jnp.inf), k)
-    ids = jnp.take_along_axis(lists.ids[:k].T, best.ids, axis=1)
-    return Neighbors(ids, best.scores)
+    return Neighbors(jnp.take_along_axis(ids, best.ids, axis=1), best.scores)
 
 
 def _marks(
@@ -200,9 +203,13 @@ def _bound(scores: jax.Array, legal: jax.Array | None, k: int, axis: int) -> jax
     shape = scores.shape
     scores = scores.reshape(*shape[:axis], -1, group, *shape[axis + 1 :])
     maxima = scores.max(axis=axis + 1)
-    least = _value(_threshold(_key(maxima), k, k, axis))
+    return just_below(_value(_threshold(_key(maxima), k, k, axis)))
+
+
+def just_below(scores: jax.Array) -> jax.Array:
+    """A little less than each score."""
     # Not the next smaller number: below zero that is one which counts as zero.
-    return least - jnp.maximum(jnp.abs(least) * 1e-6, 1e-30)
+    return scores - jnp.maximum(jnp.abs(scores) * 1e-6, 1e-30)
 
 
 def _one_zero(scores: jax.Array) -> jax.Array:
@@ -262,7 +269,8 @@ def _shorten(lists: Lists, k: int, most: int) -> Lists:
         return (stay & ~equal) | (equal & (jnp.cumsum(equal, axis=0) <= room[None]))
 
     stay = lax.cond(highest(stay) > most, without_ties, lambda stay: stay, stay)
-    last = jnp.where(stay, lists.scores, jnp.inf).min(axis=0)
+    # No less than before, which empty places would allow.
+    last = jnp.maximum(lists.last, jnp.where(stay, lists.scores, jnp.inf).min(axis=0))
 
     def put(
         t: jax.Array, row: jax.Array, place: jax.Array, there: jax.Array, to: Lists

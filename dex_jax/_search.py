@@ -11,6 +11,7 @@ from dex_jax._lists import (
     empty_lists,
     finished,
     fold,
+    just_below,
     no_neighbors,
     top,
 )
@@ -145,21 +146,82 @@ def self_search_tiles(
         mine, lists, lowest = lax.fori_loop(i + 1, blocks, tile, (mine, lists, lowest))
         return _set(lists, mine, i), lowest
 
-    lowest = jnp.full((blocks, size), jnp.inf)
-    lists = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (blocks, *x.shape)),
-        empty_lists(size, k, columns=size),
+    carry = (
+        _stacked(blocks, empty_lists(size, k, columns=size)),
+        jnp.full((blocks, size), jnp.inf),
     )
-    lists, lowest = lax.fori_loop(0, blocks, band, (lists, lowest))
+    lists, lowest = lax.fori_loop(0, blocks, band, carry)
+    return _collected(lists, lowest, N, k)
 
-    def gather(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
-        found, least = carry
-        start = begin(number)
-        least = lax.dynamic_update_slice_in_dim(least, lowest[number], start, 0)
-        return put_lists(found, finished(_get(lists, number), k), start), least
 
-    first = no_neighbors(N, k), jnp.full(N, jnp.inf)
-    return lax.fori_loop(0, blocks, gather, first)
+def cross_search_tiles(
+    queries: jax.Array,
+    database: jax.Array,
+    least: jax.Array,
+    *,
+    k: int,
+    offset: int | jax.Array = 0,
+    tile: tuple[int, int] | None = None,
+) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
+    """Searches two sets in each other, computing each cosine once.
+
+    Queries that a database row finds worse than its `least` `[N]` may be left out of
+    its list: where lists are known already hardly any is better, which makes the
+    search in this direction cost next to nothing.
+    Returns the queries' lists `[M, K]` over the database, with `offset` added, and the
+    smallest cosine of each query `[M]`; then the lists `[N, K']` of the database over
+    the queries, with the score -inf behind their end, and the smallest cosines `[N]`.
+    """
+    M, N = queries.shape[0], database.shape[0]
+    there, back = min(k, N), min(k, M)
+    if tile is None and M * N <= _ONE_TILE:
+        scores = jnp.matmul(queries, database.T, precision="highest")
+        found = top(scores, there)
+        found = found._replace(ids=found.ids + offset)
+        return (found, scores.min(axis=1)), (top(scores.T, back), scores.min(axis=0))
+    rows, columns = tile or _TILE
+    rows, columns = _whole(even(M, rows), M), _whole(even(N, columns), N)
+    # Just below: a query that equals the last of a list stands before it.
+    least = just_below(least)
+
+    def along(j: jax.Array, carry):
+        begin = jnp.minimum(j * columns, N - columns)
+        target = lax.dynamic_slice_in_dim(database, begin, columns)
+        # The last blocks begin early: what they share has been seen before.
+        legal = begin + jnp.arange(columns) >= j * columns
+
+        def block(i: jax.Array, carry):
+            lists, lowest, theirs, low = carry
+            start = jnp.minimum(i * rows, M - rows)
+            own = lax.dynamic_slice_in_dim(queries, start, rows)
+            scores = jnp.matmul(own, target.T, precision="highest")
+            mine = fold(
+                _get(lists, i), scores, k=there, first=begin + offset, legal=legal
+            )
+            fresh = start + jnp.arange(rows) >= i * rows
+            theirs = fold(theirs, scores, k=back, first=start, legal=fresh, turned=True)
+            lowest = lowest.at[i].min(scores.min(axis=1))
+            low = jnp.minimum(low, scores.min(axis=0))
+            return _set(lists, mine, i), lowest, theirs, low
+
+        lists, lowest, found, smallest = carry
+        theirs = empty_lists(columns, back, columns=rows)
+        theirs = theirs._replace(last=lax.dynamic_slice_in_dim(least, begin, columns))
+        carry = lists, lowest, theirs, jnp.full(columns, jnp.inf)
+        lists, lowest, theirs, low = lax.fori_loop(0, -(-M // rows), block, carry)
+        found = put_lists(found, finished(theirs, back), begin)
+        smallest = lax.dynamic_update_slice_in_dim(smallest, low, begin, 0)
+        return lists, lowest, found, smallest
+
+    blocks = -(-M // rows)
+    carry = (
+        _stacked(blocks, empty_lists(rows, there, columns=columns)),
+        jnp.full((blocks, rows), jnp.inf),
+        no_neighbors(N, back),
+        jnp.full(N, jnp.inf),
+    )
+    lists, lowest, *theirs = lax.fori_loop(0, -(-N // columns), along, carry)
+    return _collected(lists, lowest, M, there), (theirs[0], theirs[1])
 
 
 def square(rows: jax.Array, precision: str) -> jax.Array:
@@ -174,6 +236,26 @@ def square(rows: jax.Array, precision: str) -> jax.Array:
         mirrored = strip[:, end - start :].T
         scores = lax.dynamic_update_slice(scores, mirrored, (end, start))
     return scores
+
+
+def _stacked(blocks: int, lists: Lists) -> Lists:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (blocks, *x.shape)), lists)
+
+
+def _collected(
+    lists: Lists, lowest: jax.Array, rows: int, k: int
+) -> tuple[Neighbors, jax.Array]:
+    """Sorts the lists of stacked blocks, of which the last begins early."""
+    blocks, size = lowest.shape
+
+    def gather(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
+        found, least = carry
+        start = jnp.minimum(number * size, rows - size)
+        least = lax.dynamic_update_slice_in_dim(least, lowest[number], start, 0)
+        return put_lists(found, finished(_get(lists, number), k), start), least
+
+    first = no_neighbors(rows, k), jnp.full(rows, jnp.inf)
+    return lax.fori_loop(0, blocks, gather, first)
 
 
 def _get(lists: Lists, number: jax.Array) -> Lists:

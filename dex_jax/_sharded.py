@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dex_jax._checks import is_concrete
-from dex_jax._lists import Neighbors, no_neighbors, top
+from dex_jax._lists import Neighbors, joined, no_neighbors
 from dex_jax._search import search_tiles
 
 
@@ -40,7 +40,10 @@ def row_shards(array: jax.Array) -> RowShards | None:
 
 
 def on_parts(
-    function: Callable[[Any, Any], Any], shards: RowShards | None, *, join: int | None
+    function: Callable[[Any, Any], Any],
+    shards: RowShards | None,
+    *,
+    join: int | tuple[int | None, ...] | None,
 ) -> Callable[[Any, Any], Any]:
     """Lets every device work on its own rows.
 
@@ -48,8 +51,8 @@ def on_parts(
         function: of two trees of arrays: those split by rows, and what every device
             sees whole.
         shards: how the rows are split; None if they are not.
-        join: axis along which the results are parts of one array; None if they are
-            equal on all devices.
+        join: axis along which the results are parts of one array, None if they are
+            equal on all devices; several where a tuple is returned.
 
     Returns:
         The function of whole arrays.
@@ -57,12 +60,15 @@ def on_parts(
     if shards is None:
         return function
     split, whole = PartitionSpec(shards.axes), PartitionSpec()
-    out = whole if join is None else PartitionSpec(*[None] * join, shards.axes)
+
+    def out(join: int | None) -> PartitionSpec:
+        return whole if join is None else PartitionSpec(*[None] * join, shards.axes)
+
     return jax.shard_map(
         function,
         mesh=shards.mesh,
         in_specs=(split, whole),
-        out_specs=out,
+        out_specs=tuple(map(out, join)) if isinstance(join, tuple) else out(join),
         check_vma=False,
     )
 
@@ -79,8 +85,7 @@ def gather_lists(lists: Neighbors, shards: RowShards | None, k: int) -> Neighbor
         return lists
     # [M, parts x K]: lower parts hold lower indices and stand first, so win ties.
     ids, scores = (lax.all_gather(x, shards.axes, axis=1, tiled=True) for x in lists)
-    best = top(scores, k)
-    return Neighbors(jnp.take_along_axis(ids, best.ids, axis=1), best.scores)
+    return joined(ids, scores, k)
 
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))

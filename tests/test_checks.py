@@ -63,6 +63,25 @@ def test_unit_rows_neither_overflow_nor_vanish():
     np.testing.assert_allclose(found, [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e-10, 1e-9, 1.0, 1e18, 1e19, 3e38])
+def test_a_unit_row_does_not_hang_on_its_length_or_on_other_rows(size):
+    rows = np.random.default_rng(0).uniform(-1, 1, size=(5, 64)).astype(np.float32)
+    plain = checks.unit_rows(jnp.asarray(rows))
+    np.testing.assert_allclose(jnp.linalg.norm(plain, axis=1), 1, rtol=1e-6)
+    rows[2] *= np.float32(size)
+    found = checks.unit_rows(jnp.asarray(rows))
+    np.testing.assert_allclose(found[2], plain[2], atol=1e-7)
+    others = np.array([0, 1, 3, 4])
+    np.testing.assert_array_equal(found[others], plain[others])
+
+
+def test_a_row_that_is_not_finite_spoils_no_other():
+    rows = jnp.array([[3.0, 4.0], [jnp.nan, 1.0], [jnp.inf, 1.0]])
+    found = checks.unit_rows(rows)
+    np.testing.assert_array_equal(found[0], checks.unit_rows(rows[:1])[0])
+    assert np.isnan(found[1:]).any(axis=1).all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -164,3 +164,20 @@ def test_a_threshold_parts_the_best(seed, k, more):
         reach, above = (keys >= limit).sum(axis=0), (keys > limit).sum(axis=0)
         assert (reach >= k).all()
         assert ((reach <= k + more) | (above < k)).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_not_above_the_last_never_enters(turned):
+    # More enters than there are places, so that lists are cut down, but for one row.
+    tiles = _tiles(3)
+    last = np.full(R, 0, np.float32)
+    last[0] = tiles.max()
+    lists = empty_lists(R, K, columns=C)._replace(last=jnp.asarray(last))
+    for number, tile in enumerate(tiles):
+        tile = jnp.asarray(tile.T if turned else tile)
+        lists = fold(lists, tile, k=K, first=number * C, turned=turned)
+        assert np.all(lists.last >= last)
+    found = finished(lists, K)
+    assert np.all(found.scores[0] == -np.inf)
+    scores = tiles.transpose(1, 0, 2).reshape(R, -1)
+    np.testing.assert_array_equal(found.scores[1:], -np.sort(-scores[1:])[:, :K])

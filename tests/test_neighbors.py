@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dex_jax._lists import top
-from dex_jax._search import search_tiles, self_search_tiles, square
+from dex_jax._lists import joined, top
+from dex_jax._search import (
+    cross_search_tiles,
+    search_tiles,
+    self_search_tiles,
+    square,
+)
 from dex_jax.neighbors import (
     Neighbors,
     limit_k,
@@ -25,6 +30,7 @@ from tests.rerank.cases import signs, temporary_bytes
 N = 136
 tiles = jax.jit(search_tiles, static_argnames=("k", "precision", "tile", "minimum"))
 self_tiles = jax.jit(self_search_tiles, static_argnames=("k", "block", "minimum"))
+cross_tiles = jax.jit(cross_search_tiles, static_argnames=("k", "tile"))
 
 
 def _ranked(queries, database, k, *, exclude_self=False):
@@ -71,6 +77,37 @@ def test_a_set_in_itself_equals_a_search(block, k):
     np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
 
 
+TWO_WAY_TILES = [None, (50, 37), (45, 136), (7, 136), (45, 20), (1, 64)]
+
+
+@pytest.mark.parametrize("k", [1, 30, 45, 136])
+@pytest.mark.parametrize("tile", TWO_WAY_TILES)
+def test_two_sets_in_each_other_equal_two_searches(tile, k):
+    queries, rows = signs(45, seed=1), signs(N)
+    none = np.full(N, -np.inf, np.float32)
+    there, back = cross_tiles(queries, rows, none, k=k, offset=1000, tile=tile)
+    ids, scores = _ranked(queries, rows, k)
+    _same(there[0], (ids + 1000, scores))
+    _same(back[0], _ranked(rows, queries, min(k, 45)))
+    products = queries @ rows.T
+    np.testing.assert_array_equal(there[1], products.min(axis=1))
+    np.testing.assert_array_equal(back[1], products.min(axis=0))
+
+
+@pytest.mark.parametrize("values", [2, 9, 10**3])
+@pytest.mark.parametrize("tile", TWO_WAY_TILES)
+def test_queries_that_known_lists_need_not_take_in(tile, values):
+    # Whole numbers, at first with many ties: those of lower index, the queries, enter.
+    rng = np.random.default_rng(values)
+    pool = rng.integers(-values, values, size=(45 + N, 4)).astype(np.float32)
+    queries, rows, k = pool[:45], pool[45:], 12
+    known = tiles(rows, rows, k=k)[0]
+    _, (back, _) = cross_tiles(queries, rows, known.scores[:, -1], k=k, tile=tile)
+    both = [jnp.concatenate(x, axis=1) for x in zip(back, known, strict=True)]
+    both[0] = both[0].at[:, k:].add(45)
+    _same(joined(both[0], both[1], k), _ranked(rows, pool, k))
+
+
 @pytest.mark.parametrize("values", [3, 100, 10**6])
 def test_tiles_of_which_little_is_merged(values):
     # Whole numbers: exact products, with many ties, with some and with hardly any.
@@ -82,6 +119,11 @@ def test_tiles_of_which_little_is_merged(values):
     _same(found, _ranked(rows, rows, 9))
     np.testing.assert_array_equal(lowest, scores.min(axis=1))
     _same(tiles(rows[:300], rows, k=9, tile=(64, 256))[0], _ranked(rows[:300], rows, 9))
+
+
+def test_a_negative_zero_is_no_worse_than_zero():
+    scores = jnp.array([[-0.0, 0.0, -1.0, -0.0, 0.0]])
+    assert top(scores, 4).ids.tolist() == [[0, 1, 3, 4]]
 
 
 def test_exclude_self_leaves_duplicates_in():

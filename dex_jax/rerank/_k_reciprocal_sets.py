@@ -12,8 +12,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._search import search_tiles
-from dex_jax.neighbors import Neighbors, merge, self_search
+from dex_jax._lists import joined
+from dex_jax._search import cross_search_tiles, search_tiles
+from dex_jax._sharded import (
+    RowShards,
+    gather_lists,
+    on_parts,
+    part_start,
+    row_shards,
+)
+from dex_jax.neighbors import Neighbors, self_search
 from dex_jax.rerank._blocks import (
     even_block,
     map_blocks,
@@ -76,7 +84,6 @@ class Members(NamedTuple):
     most: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("width",))
 def pool_neighbors(
     query: jax.Array,
     gallery: jax.Array,
@@ -85,25 +92,65 @@ def pool_neighbors(
     width: int,
 ) -> Pool:
     """Finds the lists of all points, from the gallery's own lists where given."""
+    shards = row_shards(gallery)
+    if graph is None and shards is None:
+        return _whole_pool(query, gallery, width=width)
     if graph is None:
-        found, minimum = self_search(jnp.concatenate([query, gallery]), k=width)
-        return Pool(found.ids, found.scores, minimum)
+        # The pool's rows cannot be split evenly, but the gallery's are.
+        graph = self_search(gallery, k=min(width, gallery.shape[0]))
+    return _joined_pool(query, gallery, graph, width=width, shards=shards)
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def _whole_pool(query: jax.Array, gallery: jax.Array, *, width: int) -> Pool:
+    found, minimum = self_search(jnp.concatenate([query, gallery]), k=width)
+    return Pool(found.ids, found.scores, minimum)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "shards"))
+def _joined_pool(
+    query: jax.Array,
+    gallery: jax.Array,
+    graph: tuple[Neighbors, jax.Array],
+    *,
+    width: int,
+    shards: RowShards | None,
+) -> Pool:
+    """Lets the queries into the gallery's lists, and the gallery into theirs."""
     Q, G = query.shape[0], gallery.shape[0]
-    own, minimum = graph
-    own = Neighbors(own.ids[:, :width] + Q, own.scores[:, :width])
-    among, across = min(Q, width), min(G, width)
+
+    def beside(first: Neighbors, second: Neighbors) -> Neighbors:
+        ids = jnp.concatenate([first.ids, second.ids], axis=1)
+        scores = jnp.concatenate([first.scores, second.scores], axis=1)
+        return joined(ids, scores, width)
+
+    def part(
+        own: tuple[jax.Array, Neighbors, jax.Array], query: jax.Array
+    ) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
+        gallery, known, minimum = own
+        rows = gallery.shape[0]
+        # A list that is full already takes in only what is better.
+        least = known.scores[:, -1] if width <= G else jnp.full(rows, -jnp.inf)
+        (found, lowest), (back, low) = cross_search_tiles(
+            query, gallery, least, k=width, offset=Q + part_start(shards, rows)
+        )
+        found = gather_lists(found, shards, min(width, G))
+        lowest = lowest if shards is None else lax.pmin(lowest, shards.axes)
+        known = known._replace(ids=known.ids + Q)
+        return (found, lowest), (beside(back, known), jnp.minimum(minimum, low))
+
+    lists, minimum = graph
+    lists = Neighbors(lists.ids[:, :width], lists.scores[:, :width])
     # The largest distance of a point comes out of the same products as its neighbours.
-    back, lowest = search_tiles(gallery, query, k=among, minimum=True)
-    minimum_g = jnp.minimum(minimum, lowest)
-    there, lowest = search_tiles(query, gallery, k=across, minimum=True)
-    within, lowest_q = search_tiles(query, query, k=among, minimum=True)
-    minimum_q = jnp.minimum(lowest, lowest_q)
-    found_g = merge(back, own, k=width)
-    found_q = merge(within, Neighbors(there.ids + Q, there.scores), k=width)
+    within, lowest = search_tiles(query, query, k=min(Q, width), minimum=True)
+    (found, low), (lists, minimum) = on_parts(part, shards, join=(None, 0))(
+        (gallery, lists, minimum), query
+    )
+    found = beside(within, found)
     return Pool(
-        jnp.concatenate([found_q.ids, found_g.ids]),
-        jnp.concatenate([found_q.scores, found_g.scores]),
-        jnp.concatenate([minimum_q, minimum_g]),
+        jnp.concatenate([found.ids, lists.ids]),
+        jnp.concatenate([found.scores, lists.scores]),
+        jnp.concatenate([jnp.minimum(lowest, low), minimum]),
     )
 
 
@@ -212,10 +259,12 @@ def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
     N, K = members.listed.shape
     E = members.extra.shape[1]
     block = even_block(N, _SLOT_BYTES // (4 * rows.shape[1]))
+    # Points that bring in about as many members share a block: none waits for another.
+    order = jnp.argsort((members.extra >= 0).sum(axis=1))
 
     def cosines(start: jax.Array) -> jax.Array:
-        own = lax.dynamic_slice_in_dim(rows, start, block)
-        other = lax.dynamic_slice_in_dim(members.extra, start, block)
+        points = lax.dynamic_slice_in_dim(order, start, block)
+        own, other = take_rows(rows, points), take_rows(members.extra, points)
 
         def one(e: jax.Array, found: jax.Array) -> jax.Array:
             at = jnp.maximum(lax.dynamic_index_in_dim(other, e, 1, False), 0)
@@ -225,7 +274,7 @@ def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
         used = (other >= 0).sum(axis=1).max()
         return lax.fori_loop(0, used, one, jnp.zeros((block, E)))
 
-    extra = map_blocks(cosines, rows=N, block=block)
+    extra = take_rows(map_blocks(cosines, rows=N, block=block), jnp.argsort(order))
     cosine = jnp.concatenate([pool.cosines[:, :K], extra], axis=1)
     used = jnp.concatenate([members.listed, members.extra >= 0], axis=1)
     weight = jnp.where(used, jnp.exp(-distance(cosine, pool.minimum)), 0)

@@ -17,7 +17,13 @@ from dex_jax.rerank import _k_reciprocal as kernel
 from dex_jax.rerank._blocks import even_block
 from dex_jax.rerank._embeddings import best
 from dex_jax.rerank._k_reciprocal import reciprocal_ranking
-from dex_jax.rerank._k_reciprocal_sets import Members, Pool, encode, expand
+from dex_jax.rerank._k_reciprocal_sets import (
+    Members,
+    Pool,
+    encode,
+    expand,
+    pool_neighbors,
+)
 from tests.reference.k_reciprocal import (
     expanded_set,
     final_distance,
@@ -188,6 +194,24 @@ def test_jit_and_vmap_over_lambda():
         jax.vmap(lambda w: k_reciprocal(query, gallery, k1=12, k2=6, lambda_=w))
     )(weights)
     np.testing.assert_allclose(swept, np.stack(eager), atol=1e-6)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("known", [0, 13, 40])
+@pytest.mark.parametrize("width", [1, 13, 48, 55])
+def test_a_pool_is_the_same_from_the_lists_of_the_gallery(width, known, split):
+    rows = _signs(4, rows=Q + 48)  # products are exact
+    query, gallery = map(jnp.asarray, _split(rows))
+    whole = pool_neighbors(query, gallery, None, width=width)
+    ids = neighbour_lists(rows @ rows.T, width)
+    np.testing.assert_array_equal(whole.ids, ids)
+    if split:
+        mesh = jax.make_mesh((8,), ("g",), axis_types=(jax.sharding.AxisType.Auto,))
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("g"))
+        gallery = jax.device_put(gallery, place)
+    graph = self_search(gallery, k=min(max(known, width), 48)) if known else None
+    found = pool_neighbors(query, gallery, graph, width=width)
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
 def test_a_sharded_gallery_gives_the_same():
