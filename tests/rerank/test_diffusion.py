@@ -91,8 +91,7 @@ def test_the_graph_is_the_one_of_eq_9():
 
 
 def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch):
-    block = _mutual_graph.Block(300, 32)
-    monkeypatch.setattr(_mutual_graph, "block_size", lambda: block)
+    monkeypatch.setattr(_mutual_graph, "_LEAST_ROWS", 300)
     # A cone of directions, and 20 strangers that it attracts without listing them.
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(500, 8))
