@@ -238,17 +238,19 @@ def unit_rows(rows: jax.Array) -> jax.Array:
     # The passes that only rows of extreme length need are spared the rest, but what a
     # row becomes does not hang on other rows.
     common = (square > _TINY) & (square < jnp.inf)
+    square = jnp.where(common, square, 1)
 
     def plain(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.ones_like(square), jnp.sqrt(square)
+        return jnp.ones_like(square), square
 
     def careful(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-        # Divisions are made products, and what is inverse to more is taken for zero.
-        size = jnp.minimum(size, 2.0**126)
-        size = jnp.where(common | (size == 0), 1, size)
-        rows = rows / size
-        return size, jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
+        # Divisions are made products, and outside these bounds an inverse is zero or
+        # infinite.
+        size = jnp.where(size == 0, 1, jnp.clip(size, 2.0**-126, 2.0**126))
+        size = jnp.where(common, 1, size)
+        small = jnp.sum((rows / size) ** 2, axis=1, keepdims=True)
+        return size, jnp.where(common, square, jnp.where(small == 0, 1, small))
 
-    size, norm = lax.cond(jnp.all(common), plain, careful, rows)
-    return rows / size / jnp.where(norm == 0, 1, norm)
+    size, square = lax.cond(jnp.all(common), plain, careful, rows)
+    return rows / size / jnp.sqrt(square)

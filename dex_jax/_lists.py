@@ -214,7 +214,8 @@ def just_below(scores: jax.Array) -> jax.Array:
 
 def _one_zero(scores: jax.Array) -> jax.Array:
     """Makes -0.0, which equals 0.0 but is sorted behind it, 0.0."""
-    return jnp.where(scores == 0, 0, scores)
+    # A difference, so that the derivative is that of the score at zero too.
+    return scores - jnp.where(scores == 0, lax.stop_gradient(scores), 0)
 
 
 def _key(scores: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from dex_jax._lists import (
     empty_lists,
     finished,
     fold,
+    joined,
     just_below,
     no_neighbors,
     top,
@@ -154,49 +155,59 @@ def self_search_tiles(
     return _collected(lists, lowest, N, k)
 
 
-def cross_search_tiles(
+def joint_search_tiles(
     queries: jax.Array,
     database: jax.Array,
-    least: jax.Array,
+    known: Neighbors,
     *,
     k: int,
     offset: int | jax.Array = 0,
     tile: tuple[int, int] | None = None,
 ) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
-    """Searches two sets in each other, computing each cosine once.
+    """Lets queries `[M, D]` and a database `[N, D]` into each other's lists.
 
-    Queries that a database row finds worse than its `least` `[N]` may be left out of
-    its list: where lists are known already hardly any is better, which makes the
-    search in this direction cost next to nothing.
-    Returns the queries' lists `[M, K]` over the database, with `offset` added, and the
-    smallest cosine of each query `[M]`; then the lists `[N, K']` of the database over
-    the queries, with the score -inf behind their end, and the smallest cosines `[N]`.
+    Each cosine is computed once. The database's `known` lists `[N, L]` of itself take
+    in only queries that are better than their last entry, hardly any of them, which
+    makes that direction cost next to nothing. Indices are those of a pool of the
+    queries followed by the database, of which `offset` rows stand before these.
+    Returns the queries' lists `[M, K]` over the database alone and the smallest cosine
+    of each query `[M]`, then the database's lists `[N, K']` over the queries and the
+    `known` ones, and the smallest cosine of each of its rows with a query `[N]`.
     """
-    M, N = queries.shape[0], database.shape[0]
-    there, back = min(k, N), min(k, M)
+    known = Neighbors(known.ids[:, :k], known.scores[:, :k])
+    M, N, L = queries.shape[0], database.shape[0], known.ids.shape[1]
+    there, back, width = min(k, N), min(k, M), min(k, M + L)
+    ahead = M + offset
+
+    def with_known(found: Neighbors, own: Neighbors) -> Neighbors:
+        # Queries stand first in the pool, so of equals they come first.
+        ids = jnp.concatenate([found.ids, own.ids + M], axis=1)
+        scores = jnp.concatenate([found.scores, own.scores], axis=1)
+        return joined(ids, scores, width)
+
     if tile is None and M * N <= _ONE_TILE:
         scores = jnp.matmul(queries, database.T, precision="highest")
         found = top(scores, there)
-        found = found._replace(ids=found.ids + offset)
-        return (found, scores.min(axis=1)), (top(scores.T, back), scores.min(axis=0))
+        found = found._replace(ids=found.ids + ahead)
+        admitted = with_known(top(scores.T, back), known)
+        return (found, scores.min(axis=1)), (admitted, scores.min(axis=0))
     rows, columns = tile or _TILE
     rows, columns = _whole(even(M, rows), M), _whole(even(N, columns), N)
-    # Just below: a query that equals the last of a list stands before it.
-    least = just_below(least)
 
     def along(j: jax.Array, carry):
         begin = jnp.minimum(j * columns, N - columns)
         target = lax.dynamic_slice_in_dim(database, begin, columns)
+        own = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, begin, columns), known)
         # The last blocks begin early: what they share has been seen before.
         legal = begin + jnp.arange(columns) >= j * columns
 
         def block(i: jax.Array, carry):
             lists, lowest, theirs, low = carry
             start = jnp.minimum(i * rows, M - rows)
-            own = lax.dynamic_slice_in_dim(queries, start, rows)
-            scores = jnp.matmul(own, target.T, precision="highest")
+            some = lax.dynamic_slice_in_dim(queries, start, rows)
+            scores = jnp.matmul(some, target.T, precision="highest")
             mine = fold(
-                _get(lists, i), scores, k=there, first=begin + offset, legal=legal
+                _get(lists, i), scores, k=there, first=begin + ahead, legal=legal
             )
             fresh = start + jnp.arange(rows) >= i * rows
             theirs = fold(theirs, scores, k=back, first=start, legal=fresh, turned=True)
@@ -204,24 +215,29 @@ def cross_search_tiles(
             low = jnp.minimum(low, scores.min(axis=0))
             return _set(lists, mine, i), lowest, theirs, low
 
-        lists, lowest, found, smallest = carry
+        lists, lowest, admitted, lowest_own = carry
         theirs = empty_lists(columns, back, columns=rows)
-        theirs = theirs._replace(last=lax.dynamic_slice_in_dim(least, begin, columns))
+        if k == L:
+            # Just below: a query that equals the last entry stands before it.
+            theirs = theirs._replace(last=just_below(own.scores[:, -1]))
         carry = lists, lowest, theirs, jnp.full(columns, jnp.inf)
         lists, lowest, theirs, low = lax.fori_loop(0, -(-M // rows), block, carry)
-        found = put_lists(found, finished(theirs, back), begin)
-        smallest = lax.dynamic_update_slice_in_dim(smallest, low, begin, 0)
-        return lists, lowest, found, smallest
+        best = with_known(finished(theirs, back), own)
+        admitted = put_lists(admitted, best, begin)
+        lowest_own = lax.dynamic_update_slice_in_dim(lowest_own, low, begin, 0)
+        return lists, lowest, admitted, lowest_own
 
     blocks = -(-M // rows)
     carry = (
         _stacked(blocks, empty_lists(rows, there, columns=columns)),
         jnp.full((blocks, rows), jnp.inf),
-        no_neighbors(N, back),
+        no_neighbors(N, width),
         jnp.full(N, jnp.inf),
     )
-    lists, lowest, *theirs = lax.fori_loop(0, -(-N // columns), along, carry)
-    return _collected(lists, lowest, M, there), (theirs[0], theirs[1])
+    lists, lowest, admitted, lowest_own = lax.fori_loop(
+        0, -(-N // columns), along, carry
+    )
+    return _collected(lists, lowest, M, there), (admitted, lowest_own)
 
 
 def square(rows: jax.Array, precision: str) -> jax.Array:

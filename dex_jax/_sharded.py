@@ -61,8 +61,8 @@ def on_parts(
         return function
     split, whole = PartitionSpec(shards.axes), PartitionSpec()
 
-    def out(join: int | None) -> PartitionSpec:
-        return whole if join is None else PartitionSpec(*[None] * join, shards.axes)
+    def out(axis: int | None) -> PartitionSpec:
+        return whole if axis is None else PartitionSpec(*[None] * axis, shards.axes)
 
     return jax.shard_map(
         function,
@@ -163,7 +163,11 @@ def self_search_shards(
 
 @functools.partial(jax.jit, static_argnames=("k",))
 def merge(a: Neighbors, b: Neighbors, *, k: int) -> Neighbors:
-    """Merges two sorted lists of different rows into the best `k`, ties to low ids."""
+    """Merges two sorted lists of different rows into the best `k`, ties to low ids.
+
+    The lists may hold any rows. `joined` is the faster one for those that stand in
+    order, all rows of one before those of the other.
+    """
     ids = jnp.concatenate([a.ids, b.ids], axis=-1)
     scores = jnp.concatenate([a.scores, b.scores], axis=-1)
     # Two keys: falling score, then rising id.

@@ -255,12 +255,12 @@ def _over_blocks(
     weights = clipped_power(start.scores, options.gamma)
     weights = first_few(weights, options.k_query)  # [Q, K']
     column = jnp.arange(size)[:, None]
-    blocks, _, rows = links.ids.shape
+    G = graph.ids.shape[0]
 
     def block(number: jax.Array, out):
         first = jnp.minimum(number * size, Q - size)
         ids = lax.dynamic_slice_in_dim(start.ids, first, size)
-        y = jnp.zeros((blocks * rows, size))
+        y = jnp.zeros((G, size))
         near = lax.dynamic_slice_in_dim(weights, first, size)
         f = solve(y.at[links.place[ids], column].set(near))
         return write(first, f[links.place].T, out)

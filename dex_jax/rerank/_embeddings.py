@@ -69,8 +69,6 @@ def top_k(scores: ArrayLike, *, k: int) -> Ranking:
 
 def best(scores: jax.Array, k: int) -> Ranking:
     """`top_k` without checks, for use inside the package."""
-    # top_k alone would put 0.0 before -0.0, which are equal.
-    scores = jnp.where(scores == 0, 0, scores)
     return Ranking(*top(scores, k))
 
 

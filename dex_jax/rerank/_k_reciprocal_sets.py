@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dex_jax._lists import joined
-from dex_jax._search import cross_search_tiles, search_tiles
+from dex_jax._search import joint_search_tiles, self_search_tiles
 from dex_jax._sharded import (
     RowShards,
     gather_lists,
@@ -91,7 +91,10 @@ def pool_neighbors(
     *,
     width: int,
 ) -> Pool:
-    """Finds the lists of all points, from the gallery's own lists where given."""
+    """Finds the lists of all points, from the gallery's own lists where given.
+
+    These are at least `width` wide, or G.
+    """
     shards = row_shards(gallery)
     if graph is None and shards is None:
         return _whole_pool(query, gallery, width=width)
@@ -119,38 +122,34 @@ def _joined_pool(
     """Lets the queries into the gallery's lists, and the gallery into theirs."""
     Q, G = query.shape[0], gallery.shape[0]
 
-    def beside(first: Neighbors, second: Neighbors) -> Neighbors:
-        ids = jnp.concatenate([first.ids, second.ids], axis=1)
-        scores = jnp.concatenate([first.scores, second.scores], axis=1)
-        return joined(ids, scores, width)
-
     def part(
-        own: tuple[jax.Array, Neighbors, jax.Array], query: jax.Array
+        own: tuple[jax.Array, Neighbors], query: jax.Array
     ) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
-        gallery, known, minimum = own
-        rows = gallery.shape[0]
-        # A list that is full already takes in only what is better.
-        least = known.scores[:, -1] if width <= G else jnp.full(rows, -jnp.inf)
-        (found, lowest), (back, low) = cross_search_tiles(
-            query, gallery, least, k=width, offset=Q + part_start(shards, rows)
+        rows, known = own
+        (found, lowest), admitted = joint_search_tiles(
+            query, rows, known, k=width, offset=part_start(shards, rows.shape[0])
         )
         found = gather_lists(found, shards, min(width, G))
         lowest = lowest if shards is None else lax.pmin(lowest, shards.axes)
-        known = known._replace(ids=known.ids + Q)
-        return (found, lowest), (beside(back, known), jnp.minimum(minimum, low))
+        return (found, lowest), admitted
 
-    lists, minimum = graph
-    lists = Neighbors(lists.ids[:, :width], lists.scores[:, :width])
-    # The largest distance of a point comes out of the same products as its neighbours.
-    within, lowest = search_tiles(query, query, k=min(Q, width), minimum=True)
-    (found, low), (lists, minimum) = on_parts(part, shards, join=(None, 0))(
-        (gallery, lists, minimum), query
+    known, minimum = graph
+    (across, lowest), (lists, lowest_g) = on_parts(part, shards, join=(None, 0))(
+        (gallery, known), query
     )
-    found = beside(within, found)
+    # The largest distance of a point comes out of the same products as its neighbours.
+    among, lowest_q = self_search_tiles(query, k=min(Q, width), minimum=True)
+    found = joined(
+        jnp.concatenate([among.ids, across.ids], axis=1),
+        jnp.concatenate([among.scores, across.scores], axis=1),
+        width,
+    )
     return Pool(
         jnp.concatenate([found.ids, lists.ids]),
         jnp.concatenate([found.scores, lists.scores]),
-        jnp.concatenate([jnp.minimum(lowest, low), minimum]),
+        jnp.concatenate(
+            [jnp.minimum(lowest_q, lowest), jnp.minimum(minimum, lowest_g)]
+        ),
     )
 
 

@@ -11,10 +11,8 @@ from dex_jax.rerank._query_expansion import clipped_power, first_few
 
 # Neighbours added per trip, the gathers of which fuse into one pass.
 _UNROLL = 10
-
-
 # Blocks with fewer rows cost more to start than they save.
-_LEAST_ROWS = 2048
+_LEAST_ROWS = 4096
 
 
 class Block(NamedTuple):
@@ -34,17 +32,23 @@ def block_size() -> Block:
     return Block(8, 32) if jax.default_backend() == "cpu" else Block(1, 128)
 
 
+class Edges(NamedTuple):
+    """What leads to a block of R rows."""
+
+    ids: jax.Array  # [K, R] int32, in the order
+    weights: jax.Array  # [K, R] float32, 0 in empty slots
+    trips: jax.Array  # scalar int32, groups of slots that hold all edges
+
+
 class MutualGraph(NamedTuple):
     """A sparse symmetric matrix `[G, G]`, its nodes in order of falling degree.
 
-    Blocks of R rows have about one degree each, so that a product visits the edges
-    and hardly an empty slot.
+    Rows of a block have much the same degree, so that a product skips most slots that
+    are empty. Blocks are arrays of their own: a slice of one would be copied each time.
     """
 
     place: jax.Array  # [G] int32, where a node stands in the order
-    ids: jax.Array  # [blocks, K, R] int32, in the order
-    weights: jax.Array  # [blocks, K, R] float32, 0 in empty slots
-    trips: jax.Array  # [blocks] int32, groups of edges that hold all of a block's
+    blocks: tuple[Edges, ...]
 
 
 def mutual(graph: Neighbors, k: jax.Array | None = None) -> jax.Array:
@@ -86,38 +90,40 @@ def mutual_graph(
     order = jnp.argsort(-degree, stable=True).astype(jnp.int32)
     place = jnp.zeros(G, jnp.int32).at[order].set(jnp.arange(G, dtype=jnp.int32))
 
-    blocks = min(block_size().blocks, -(-G // _LEAST_ROWS))
+    blocks = max(1, min(block_size().blocks, G // _LEAST_ROWS))
     rows = -(-G // blocks)
     slots = -(-K // _UNROLL) * _UNROLL
     # An edge's slot: how many edges of its row stand before it. Others fall out.
     slot = jnp.where(linked, jnp.cumsum(linked, axis=1) - 1, slots)
-    at = (place[:, None] // rows, slot, place[:, None] % rows)
 
-    def pack(values: jax.Array) -> jax.Array:
-        empty = jnp.zeros((blocks, slots, rows), values.dtype)
-        return empty.at[at].set(values, mode="drop")
+    def block(first: int) -> Edges:
+        nodes = order[first : first + rows]
+        at = (slot[nodes], jnp.arange(len(nodes))[:, None])
+        trips = -(-degree[nodes[0]] // _UNROLL)
 
-    padded = jnp.pad(degree[order], (0, blocks * rows - G))
-    most = padded.reshape(blocks, rows)[:, 0]
-    trips = -(-most // _UNROLL)
-    return MutualGraph(place, pack(place[graph.ids]), pack(weights), trips)
+        def pack(values: jax.Array) -> jax.Array:
+            empty = jnp.zeros((slots, len(nodes)), values.dtype)
+            return empty.at[at].set(values, mode="drop")
+
+        return Edges(pack(place[graph.ids[nodes]]), pack(weights[nodes]), trips)
+
+    return MutualGraph(place, tuple(map(block, range(0, G, rows))))
 
 
 def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
-    """The product `S f` of columns `[blocks * R, b]` in the graph's own order."""
-    rows = graph.ids.shape[2]
+    """The product `S f` of columns `[G, b]` in the graph's own order."""
 
-    def block(ids: jax.Array, weights: jax.Array, trips: jax.Array) -> jax.Array:
+    def rows(edges: Edges) -> jax.Array:
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
-            near = lax.dynamic_slice_in_dim(ids, j * _UNROLL, _UNROLL)
-            weight = lax.dynamic_slice_in_dim(weights, j * _UNROLL, _UNROLL)
+            ids = lax.dynamic_slice_in_dim(edges.ids, j * _UNROLL, _UNROLL)
+            weights = lax.dynamic_slice_in_dim(edges.weights, j * _UNROLL, _UNROLL)
             for i in range(_UNROLL):
-                row = f.at[near[i]].get(mode="promise_in_bounds")
-                total = total + weight[i][:, None] * row  # [R, b]
+                row = f.at[ids[i]].get(mode="promise_in_bounds")
+                total = total + weights[i][:, None] * row  # [R, b]
             return total
 
-        return lax.fori_loop(0, trips, trip, jnp.zeros((rows, f.shape[1]), f.dtype))
+        empty = jnp.zeros((edges.ids.shape[1], f.shape[1]), f.dtype)
+        return lax.fori_loop(0, edges.trips, trip, empty)
 
     # Not a loop: that takes a third longer, for what it has to write and to look up.
-    parts = zip(graph.ids, graph.weights, graph.trips, strict=True)
-    return jnp.concatenate([block(*part) for part in parts])
+    return jnp.concatenate([rows(edges) for edges in graph.blocks])

@@ -1,5 +1,7 @@
 """Diffusion against hand arithmetic, dense matrices and reference vectors."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax.neighbors import search, self_search
+from dex_jax.neighbors import Neighbors, search, self_search
 from dex_jax.rerank import _mutual_graph, diffusion
 from dex_jax.rerank._diffusion import Options, conjugate_gradients, diffuse_ranking
 from tests.reference import diffusion as reference
@@ -90,8 +92,11 @@ def test_the_graph_is_the_one_of_eq_9():
     np.testing.assert_allclose(dense, reference.graph(GALLERY, 9, 3.0), atol=1e-6)
 
 
-def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch):
-    monkeypatch.setattr(_mutual_graph, "_LEAST_ROWS", 300)
+@pytest.mark.parametrize(("most", "sizes"), [(2, [250, 250]), (8, [167, 167, 166])])
+def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch, most, sizes):
+    block = _mutual_graph.Block(most, 32)
+    monkeypatch.setattr(_mutual_graph, "block_size", lambda: block)
+    monkeypatch.setattr(_mutual_graph, "_LEAST_ROWS", 150)
     # A cone of directions, and 20 strangers that it attracts without listing them.
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(500, 8))
@@ -100,17 +105,39 @@ def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch):
     lists = self_search(jnp.asarray(rows), k=13)[0]
     packed = _mutual_graph.mutual_graph(lists, 3.0)
     place = np.asarray(packed.place)
-    blocks, slots, size = packed.ids.shape
-    assert (blocks, size) == (2, 250) and slots >= 13
+    assert [edges.ids.shape[1] for edges in packed.blocks] == sizes
     degree = np.asarray(_mutual_graph.mutual(lists)).sum(axis=1)
     assert degree.min() == 0 and degree.max() > 10
-    assert np.all(np.diff(degree[np.argsort(place)]) <= 0)
+    falling = degree[np.argsort(place)]
+    assert np.all(np.diff(falling) <= 0)
     # A block does the work of its fullest row, not of the longest list.
-    assert packed.trips.tolist() == [2, 1]
+    firsts = np.cumsum([0, *sizes[:-1]])
+    trips = [int(edges.trips) for edges in packed.blocks]
+    assert trips == (-(-falling[firsts] // 10)).tolist()
+    assert trips[0] > trips[-1]
     f = rng.random((500, 3)).astype(np.float32)
-    ordered = jnp.zeros((blocks * size, 3)).at[place].set(f)
-    found = np.asarray(_mutual_graph.propagate(packed, ordered))[place]
-    np.testing.assert_allclose(found, reference.graph(rows, 13, 3.0) @ f, atol=1e-6)
+    found = _mutual_graph.propagate(packed, jnp.zeros((500, 3)).at[place].set(f))
+    expected = reference.graph(rows, 13, 3.0) @ f
+    np.testing.assert_allclose(found[place], expected, atol=1e-6)
+
+
+def test_no_step_copies_the_graph():
+    # A slice of the graph as an operand of the inner loop would be copied each time.
+    lists = Neighbors(jnp.zeros((20_000, 20), jnp.int32), jnp.zeros((20_000, 20)))
+
+    @jax.jit
+    def steps(lists, f):
+        graph = _mutual_graph.mutual_graph(lists, 3.0)
+        return jax.lax.fori_loop(
+            0, 25, lambda _, f: _mutual_graph.propagate(graph, f), f
+        )
+
+    text = steps.lower(lists, jnp.zeros((20_000, 8))).compile().as_text() or ""
+    rows = 20_000 // (20_000 // _mutual_graph._LEAST_ROWS)
+    bodies = re.findall(r"^%\S*region\S* .*?^}", text, re.MULTILINE | re.DOTALL)
+    assert any(f"[20,{rows}]" in body for body in bodies)
+    for body in bodies:
+        assert not re.search(rf"= \w+\[20,{rows}\]\S* (fusion|copy|slice)", body)
 
 
 def test_same_over_blocks_of_queries_and_for_the_best_alone():

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dex_jax import _search
 from dex_jax._checks import Count, unit_rows
 from dex_jax.neighbors import self_search
 from dex_jax.rerank import _jaccard, _k_reciprocal_sets, k_reciprocal
@@ -196,22 +197,45 @@ def test_jit_and_vmap_over_lambda():
     np.testing.assert_allclose(swept, np.stack(eager), atol=1e-6)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("known", [0, 13, 40])
-@pytest.mark.parametrize("width", [1, 13, 48, 55])
-def test_a_pool_is_the_same_from_the_lists_of_the_gallery(width, known, split):
-    rows = _signs(4, rows=Q + 48)  # products are exact
-    query, gallery = map(jnp.asarray, _split(rows))
-    whole = pool_neighbors(query, gallery, None, width=width)
-    ids = neighbour_lists(rows @ rows.T, width)
-    np.testing.assert_array_equal(whole.ids, ids)
+@pytest.mark.parametrize(("width", "known"), [(1, 40), (13, 0), (13, 40), (56, 13)])
+def test_a_pool_is_the_same_from_the_lists_of_the_gallery(
+    monkeypatch, width, known, split, tiled
+):
+    if tiled:
+        monkeypatch.setattr(_search, "_ONE_TILE", 0)
+        monkeypatch.setattr(_search, "_TILE", (3, 4))
+    # Products are exact. A size of its own: nothing compiled otherwise is reused.
+    rows = _signs(4, rows=8 + 48, width=64 if tiled else 16)
+    query, gallery = jnp.asarray(rows[:8]), jnp.asarray(rows[8:])
     if split:
         mesh = jax.make_mesh((8,), ("g",), axis_types=(jax.sharding.AxisType.Auto,))
         place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("g"))
         gallery = jax.device_put(gallery, place)
     graph = self_search(gallery, k=min(max(known, width), 48)) if known else None
     found = pool_neighbors(query, gallery, graph, width=width)
-    jax.tree.map(np.testing.assert_array_equal, found, whole)
+    cosine = rows @ rows.T
+    ids = np.array(neighbour_lists(cosine, width))
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.cosines, np.take_along_axis(cosine, ids, 1))
+    np.testing.assert_array_equal(found.minimum, cosine.min(axis=1))
+
+
+def test_encodings_of_many_blocks(monkeypatch):
+    rows = jnp.asarray(_signs(8))
+    ids = self_search(rows, k=13)[0]
+    lowest = jnp.matmul(rows, rows.T, precision="highest").min(axis=1)
+    members = expand(ids.ids, half=6, extra=40)
+    counts = (np.asarray(members.extra) >= 0).sum(axis=1)
+    assert len(set(counts)) > 3
+    pool = Pool(ids.ids, ids.scores, lowest)
+    whole = encode(rows, pool, members)
+    monkeypatch.setattr(_k_reciprocal_sets, "_SLOT_BYTES", 4 * 20 * 10)
+    # A size of its own, that nothing compiled otherwise is reused.
+    parts = encode(jnp.pad(rows, ((0, 0), (0, 4))), pool, members)
+    np.testing.assert_array_equal(parts.ids, whole.ids)
+    np.testing.assert_allclose(parts.weights, whole.weights, rtol=1e-6)
 
 
 def test_a_sharded_gallery_gives_the_same():
