@@ -107,6 +107,8 @@ def self_search_tiles(
     `search_tiles` does.
     """
     N = rows.shape[0]
+    if block is None and N * N <= _ONE_TILE:
+        return search_tiles(rows, rows, k=k, precision=precision, minimum=minimum)
     most = block or min(max(N // _SELF_BLOCKS, _SELF_ROWS[0]), _SELF_ROWS[1])
     size = _whole(even(N, most), N)
     blocks = -(-N // size)
