@@ -17,6 +17,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+# Linux lets a process map 65,530 pieces of memory, and a compiled program is several.
+# The compiler crashes at the end of them.
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Lets go of compiled programs between modules where they have become many."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
