@@ -13,6 +13,8 @@ from dex_jax import _lists
 from dex_jax._lists import empty_lists, finished, fold
 
 R, C, K = 40, 512, 5
+threshold = jax.jit(_lists._threshold, static_argnames=("axis",))
+folded = jax.jit(fold, static_argnames=("k", "turned"))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "turned"))
@@ -160,7 +162,7 @@ def test_a_threshold_parts_the_best(seed, k, more):
     many = rng.integers(-(2**31), 2**31 - 1, size=(50, 7))
     for keys in (few, many):
         keys = keys.astype(np.int32)
-        limit = np.asarray(_lists._threshold(jnp.asarray(keys), k, k + more, 0))
+        limit = np.asarray(threshold(jnp.asarray(keys), k, k + more, axis=0))
         reach, above = (keys >= limit).sum(axis=0), (keys > limit).sum(axis=0)
         assert (reach >= k).all()
         assert ((reach <= k + more) | (above < k)).all()
@@ -175,7 +177,7 @@ def test_what_is_not_above_the_last_never_enters(turned):
     lists = empty_lists(R, K, columns=C)._replace(last=jnp.asarray(last))
     for number, tile in enumerate(tiles):
         tile = jnp.asarray(tile.T if turned else tile)
-        lists = fold(lists, tile, k=K, first=number * C, turned=turned)
+        lists = folded(lists, tile, k=K, first=number * C, turned=turned)
         assert np.all(lists.last >= last)
     found = finished(lists, K)
     assert np.all(found.scores[0] == -np.inf)
