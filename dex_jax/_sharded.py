@@ -165,8 +165,8 @@ def self_search_shards(
 def merge(a: Neighbors, b: Neighbors, *, k: int) -> Neighbors:
     """Merges two sorted lists of different rows into the best `k`, ties to low ids.
 
-    The lists may hold any rows. `joined` is the faster one for those that stand in
-    order, all rows of one before those of the other.
+    For the parts of a ring, which arrive in any order; `joined` is faster where all
+    rows of one list stand before those of the other.
     """
     ids = jnp.concatenate([a.ids, b.ids], axis=-1)
     scores = jnp.concatenate([a.scores, b.scores], axis=-1)

@@ -22,9 +22,9 @@ from dex_jax._checks import (
 )
 from dex_jax._lists import Neighbors
 from dex_jax._search import search_tiles, self_search_tiles
-from dex_jax._sharded import merge, row_shards, search_shards, self_search_shards
+from dex_jax._sharded import row_shards, search_shards, self_search_shards
 
-__all__ = ["Neighbors", "merge", "nearest_neighbors"]
+__all__ = ["Neighbors", "nearest_neighbors"]
 
 PRECISIONS = ("highest", "high", "default")
 

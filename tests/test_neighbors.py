@@ -17,10 +17,10 @@ from dex_jax._search import (
     self_search_tiles,
     square,
 )
+from dex_jax._sharded import merge
 from dex_jax.neighbors import (
     Neighbors,
     limit_k,
-    merge,
     nearest_neighbors,
     search,
     self_search,
