@@ -19,14 +19,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dex_jax.data import (
-    IdentityBatches,
-    ImageFiles,
-    ReidSplit,
-    augment,
-    load,
-    train_batches,
-)
+from dex_jax.data import ImageFiles, ReidSplit, load
+from dex_jax.pipeline import IdentityBatches, augment, train_batches
 
 SIZE = 288
 TRAIN, GALLERY, QUERY = 36_935, 18_290, 1_052

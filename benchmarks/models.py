@@ -9,7 +9,7 @@ PyTorch runs in its own layout (NCHW) and with channels last. Every side runs in
 process of its own with all cores; figures are medians, memory is the process's peak.
 Processor seconds (all threads) stand beside wall time for busy machines.
 
-Our side keeps freed memory as `train.py` and `evaluate.py` do (`dex_jax._allocator`).
+Our side keeps freed memory as `train.py` and `evaluate.py` do (`dex_jax.runs._memory`).
 PyTorch runs as it comes and, "kept", with the same setting.
 """
 
@@ -63,7 +63,8 @@ def ours(
     import jax
     import jax.numpy as jnp
 
-    from dex_jax import _allocator, models
+    from dex_jax import models
+    from dex_jax.runs import _memory
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     network = models.backbone(name, last_stride=1)
@@ -82,7 +83,7 @@ def ours(
         return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), stats
 
     features = np.asarray(forward(params, stats, x)[0]).transpose(0, 3, 1, 2)
-    with _allocator.freed_memory_kept() as kept:
+    with _memory.freed_memory_kept() as kept:
         assert kept, "freed memory cannot be kept here: the figures would mislead"
         measured = {
             "forward": measure(
@@ -90,7 +91,7 @@ def ours(
             )
         }
     measured["loss"] = {"wall": float(step(params, stats)[0])}
-    assert _allocator.keep_freed_memory()
+    assert _memory.keep_freed_memory()
     measured["step"] = measure(
         lambda: jax.block_until_ready(step(params, stats)), repeats
     )
@@ -102,10 +103,11 @@ def theirs(
 ) -> tuple[Measured, np.ndarray]:
     """The same in PyTorch."""
     from benchmarks import torch_networks
-    from dex_jax import _allocator, models
+    from dex_jax import models
+    from dex_jax.runs import _memory
 
     if "kept" in options:
-        assert _allocator.keep_freed_memory()
+        assert _memory.keep_freed_memory()
     torch = torch_networks.torch
     torch.set_num_threads(os.cpu_count() or 1)
     network = torch_networks.BUILDERS[name]()

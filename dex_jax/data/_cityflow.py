@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from dex_jax.data._label_files import read_items, read_lines
+from dex_jax.data._reader import Listed, Source, find_root
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
 
 OBTAIN = (
     "The AI City Challenge gives it out after a signed licence agreement "

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from dex_jax._checks import check_choice
+from dex_jax.data._reader import Listed, Source, find_root
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
 
 FOLDERS = {
     "train": "bounding_box_train",

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from dex_jax.data._label_files import Line
+from dex_jax.data._reader import Listed, Source, find_root, keep_apart
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root, keep_apart
 
 OBTAIN = "Its authors give it out on request (research only)."
 FOLDERS = ("MSMT17_V1", "MSMT17_V2")

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from dex_jax._checks import check_choice, check_count
 from dex_jax.data._images import decode_bytes
-from dex_jax.data._procedural_plan import (
+from dex_jax.data._records import Protocol, ReidData, ReidSplit
+from dex_jax.procedural._plan import (
     RECIPES,
     SPLITS,
     VERSION,
@@ -29,8 +30,7 @@ from dex_jax.data._procedural_plan import (
     digest,
     plan,
 )
-from dex_jax.data._procedural_worker import Drawn, draw_all
-from dex_jax.data._records import Protocol, ReidData, ReidSplit
+from dex_jax.procedural._worker import Drawn, draw_all
 
 
 class JpegImages:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dex_jax.data._procedural_plan import RECIPES, SPLITS, VERSION, Job
-from dex_jax.data._procedural_worker import Drawn
+from dex_jax.procedural._plan import RECIPES, SPLITS, VERSION, Job
+from dex_jax.procedural._worker import Drawn
 
 
 @dataclasses.dataclass

@@ -8,8 +8,8 @@ import numpy as np
 from dex_jax._checks import check_choice, check_count
 from dex_jax.data._label_files import Line
 from dex_jax.data._random_gallery import random_gallery
+from dex_jax.data._reader import Listed, Source, find_root
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
 
 OBTAIN = "Peking University gives it out on request (research only)."
 FOLDERS = ("VehicleID_V1.0", "VehicleID")

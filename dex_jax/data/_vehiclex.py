@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from dex_jax.data._label_files import read_items
+from dex_jax.data._reader import Listed, Source, missing
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, missing
 
 OBTAIN = (
     "The AI City Challenge gives the simulation set out with its track 2, the authors "

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dex_jax._checks import check_choice
 from dex_jax.data._label_files import Line, read_items, read_lines, whole_number
+from dex_jax.data._reader import Listed, Source, find_root
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root
 
 OBTAIN = "Its authors give it out on request by e-mail (non-commercial use)."
 FOLDERS = ("VeRi", "VeRi_with_plate")

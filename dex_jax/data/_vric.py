@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from dex_jax.data._label_files import Line
+from dex_jax.data._reader import Listed, Source, find_root, keep_apart
 from dex_jax.data._records import Protocol, ReidData
-from dex_jax.data._source import Listed, Source, find_root, keep_apart
 
 OBTAIN = "Its authors give it out for research only."
 SIDES = {"train": "train", "query": "probe", "gallery": "gallery"}

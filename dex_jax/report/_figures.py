@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dex_jax.report._cameras import CameraMatrix
-from dex_jax.report._results import Result
-from dex_jax.report._sweep import Swept
+from dex_jax.evaluation import CameraMatrix, Result, Swept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,7 @@ from rich.table import Table as ScreenTable
 import dex_jax
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
+from dex_jax.evaluation import Comparison, Result, Swept, compare
 from dex_jax.report._figures import (
     bars_figure,
     camera_figure,
@@ -32,10 +33,7 @@ from dex_jax.report._ranks import (
     headline_queries,
     ranks_figure,
 )
-from dex_jax.report._results import Result
-from dex_jax.report._statistics import Comparison
-from dex_jax.report._sweep import Swept
-from dex_jax.report._tables import compare, screen_table, write_query_csv
+from dex_jax.report._tables import screen_table, write_query_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +59,7 @@ class Report:
 
     Example:
         >>> import numpy as np
-        >>> from dex_jax.report import rows_for, run_row
+        >>> from dex_jax.evaluation import rows_for, run_row
         >>> file = EmbeddingFile(
         ...     np.eye(2, 4), np.eye(4), ("p", "q"), ("a", "b", "c", "d"),
         ...     query_identities=np.array([0, 1]),

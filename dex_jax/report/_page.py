@@ -10,9 +10,8 @@ import numpy as np
 
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report._results import Result
+from dex_jax.evaluation import Comparison, Result
 from dex_jax.report._shown import Shown, positives, shown_lists
-from dex_jax.report._statistics import Comparison
 
 # All pictures together, in bytes of WebP; base64 makes a third more of them.
 _BUDGET = 24 * 2**20
@@ -127,7 +126,7 @@ def _precisions(result: Result) -> list[float | None] | None:
 def _pictures(
     images: Mapping[str, Images], used: list[int], say: Callable[[str], object]
 ) -> list[str]:
-    from dex_jax.data import thumbnail
+    from dex_jax.pipeline import thumbnail
 
     places = [("query", i) for i in range(len(images["query"]))]
     places += [("gallery", i) for i in used]

@@ -7,9 +7,8 @@ import numpy as np
 
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
+from dex_jax.evaluation import Result, counted_pairs
 from dex_jax.report._figures import new_figure, style
-from dex_jax.report._labels import counted_pairs
-from dex_jax.report._results import Result
 from dex_jax.report._shown import JUNK, RIGHT, UNKNOWN, WRONG, Shown, shown_lists
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import numpy as np
 
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report._labels import counted_pairs
-from dex_jax.report._results import Result
+from dex_jax.evaluation import Result, counted_pairs
 
 WRONG, RIGHT, JUNK, UNKNOWN = "0123"
 # Junk images that are shown among the first ten; more would push the ranks out.

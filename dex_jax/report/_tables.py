@@ -4,37 +4,11 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich import box
 from rich.table import Table as ScreenTable
 
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report._paper import PAPER_DATA
-from dex_jax.report._results import Result
-from dex_jax.report._statistics import Comparison, holm, paired_comparison
-
-
-def compare(results: Sequence[Result]) -> list[Comparison | None]:
-    """Tests every result against the first; p values adjusted for their number.
-
-    Args:
-        results: the rows of a table, baseline first.
-
-    Returns:
-        One entry a result; None for the first and for results without figures.
-    """
-    if results[0].scored is None:
-        return [None] * len(results)
-    baseline, clusters = results[0].paired()
-    tests = [
-        paired_comparison(result.paired()[0], baseline, clusters)
-        for result in results[1:]
-    ]
-    adjusted = holm([test.p_value for test in tests])
-    return [
-        None,
-        *(t._replace(p_value=p) for t, p in zip(tests, adjusted, strict=True)),
-    ]
+from dex_jax.evaluation import PAPER_DATA, Comparison, Result, Swept
 
 
 def screen_table(
@@ -87,26 +61,30 @@ def _gain(comparison: Comparison | None) -> list[str]:
     ]
 
 
+def sweep_table(swept: Swept) -> ScreenTable:
+    """Lays the grid of a sweep out for the terminal; the best cell is bold."""
+    first, *rest = swept.grid.axes
+    columns = [f"{v:g}" for v in rest[0].values] if rest else ["mAP"]
+    table = ScreenTable(title=f"mAP of {swept.grid.chain}", title_justify="left")
+    heads = " / ".join(axis.name for axis in swept.grid.axes)
+    table.add_column(heads)
+    for column in columns:
+        table.add_column(column, justify="right")
+    cells = swept.mean_ap.reshape(len(first.values), -1)
+    for value, row in zip(first.values, cells, strict=True):
+        table.add_row(
+            f"{value:g}",
+            *(
+                f"[bold]{100 * x:.1f}[/]" if x == cells.max() else f"{100 * x:.1f}"
+                for x in row
+            ),
+        )
+    return table
+
+
 def percent(value: float) -> str:
     """Writes a share as the paper does: 0.724 as 72.4."""
     return f"{100 * value:.1f}"
-
-
-def first_hits(result: Result, positive: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Finds the rank of the first positive, from 1; 0 where the kept ranks have none.
-
-    Args:
-        result: its `ids` are walked.
-        positive: bool `[Q, K]`, whether the image at that place is a positive.
-        counted: bool `[Q, K]`, whether it counts; others take no rank.
-
-    Returns:
-        int `[Q]`.
-    """
-    ranks = np.cumsum(counted, axis=1)
-    at = positive.argmax(axis=1)
-    rows = np.arange(len(result.ids))
-    return np.where(positive.any(axis=1), ranks[rows, at], 0)
 
 
 def write_query_csv(path: Path, file: EmbeddingFile, results: Sequence[Result]) -> None:

@@ -15,7 +15,8 @@ from dex_jax._checks import (
     check_rows,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_count, self_lists
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._search import limit_count, self_lists
 from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 
 INCLUDE_SELF = ("plus", "top_k")

@@ -17,16 +17,17 @@ from dex_jax._checks import (
     check_number,
     is_concrete,
 )
-from dex_jax._sharded import RowShards, on_parts, part_start, row_shards
-from dex_jax.neighbors import Neighbors, limit_count, search, self_lists
-from dex_jax.rerank._embeddings import Ranking, best, unit_pair
-from dex_jax.rerank._kinds import Tile, adjusted, unmarked
-from dex_jax.rerank._mutual_graph import (
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._mesh import RowShards, on_parts, part_start, row_shards
+from dex_jax.neighbors._search import limit_count, search, self_lists
+from dex_jax.rerank._diffusion_graph import (
     MutualGraph,
     block_size,
     mutual_graph,
     propagate,
 )
+from dex_jax.rerank._embeddings import Ranking, best, unit_pair
+from dex_jax.rerank._kinds import Tile, adjusted, unmarked
 from dex_jax.rerank._query_expansion import clipped_power, first_few
 
 SOLVERS = ("power", "cg")

@@ -13,8 +13,8 @@ from dex_jax._checks import (
     is_concrete,
     unit_rows,
 )
-from dex_jax._lists import top
-from dex_jax.neighbors import limit_k
+from dex_jax.neighbors._lists import top
+from dex_jax.neighbors._search import limit_k
 
 
 class Embeddings(NamedTuple):

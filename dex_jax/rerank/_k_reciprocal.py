@@ -16,10 +16,17 @@ from dex_jax._checks import (
     is_concrete,
     unit_rows,
 )
-from dex_jax._sharded import RowShards, gather_lists, on_parts, part_start, row_shards
-from dex_jax.neighbors import Neighbors, limit_count
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._mesh import (
+    RowShards,
+    gather_lists,
+    on_parts,
+    part_start,
+    row_shards,
+)
+from dex_jax.neighbors._search import limit_count
 from dex_jax.rerank._embeddings import Ranking, best
-from dex_jax.rerank._jaccard import Support, over_gallery, query_support
+from dex_jax.rerank._k_reciprocal_jaccard import Support, over_gallery, query_support
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
     Members,

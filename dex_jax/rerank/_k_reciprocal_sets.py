@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax._lists import joined
-from dex_jax._search import joint_search_tiles, self_search_tiles
-from dex_jax._sharded import (
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._lists import joined
+from dex_jax.neighbors._mesh import (
     RowShards,
     gather_lists,
     on_parts,
     part_start,
     row_shards,
 )
-from dex_jax.neighbors import Neighbors, self_search
+from dex_jax.neighbors._search import self_search
+from dex_jax.neighbors._tiles import joint_search_tiles, self_search_tiles
 from dex_jax.rerank._blocks import (
     even_block,
     map_blocks,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from dex_jax._checks import check_ids
-from dex_jax.neighbors import Neighbors, self_search
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._search import self_search
 from dex_jax.rerank._embeddings import Embeddings, Ranking, read_scores, unit_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets
 

@@ -15,7 +15,8 @@ from dex_jax._checks import (
     check_number,
     unit_rows,
 )
-from dex_jax.neighbors import Neighbors, limit_count, search
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._search import limit_count, search
 from dex_jax.rerank._embeddings import unit_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
 

@@ -9,8 +9,9 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from dex_jax._checks import check_choice, check_masked_count, check_number
-from dex_jax._sharded import row_shards
-from dex_jax.neighbors import Neighbors, limit_count, search
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._search import limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
 from dex_jax.rerank import _k_reciprocal as reciprocal
@@ -24,6 +25,10 @@ from dex_jax.rerank._fusion import (
     read_sides,
     sum_tile,
 )
+from dex_jax.rerank._k_reciprocal_tracklets import (
+    tracklet_reciprocal_ranking,
+    tracklet_reciprocal_scores,
+)
 from dex_jax.rerank._kinds import (
     Expand,
     Graph,
@@ -35,10 +40,6 @@ from dex_jax.rerank._kinds import (
     known,
 )
 from dex_jax.rerank._query_expansion import WITHIN, expand, expand_over_tracklets
-from dex_jax.rerank._tracklet_reciprocal import (
-    tracklet_reciprocal_ranking,
-    tracklet_reciprocal_scores,
-)
 from dex_jax.rerank._tracklets import (
     averaged,
     check_weights,

@@ -7,8 +7,8 @@ import pytest
 from dex_jax import data
 from dex_jax.data import _procedural
 from dex_jax.data._procedural import load_procedural
-from dex_jax.data._procedural_plan import RECIPES, plan
-from dex_jax.data._procedural_worker import draw_all
+from dex_jax.procedural._plan import RECIPES, plan
+from dex_jax.procedural._worker import draw_all
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image
 
-from dex_jax.data import describe, load, normalize, preview, statistics
-from dex_jax.data.__main__ import main
+from dex_jax.data import describe, load, statistics
+from dex_jax.pipeline import normalize, preview
 from dex_jax.report import data_figure
 from tests.data import fake_sets
 
@@ -40,46 +39,12 @@ def test_the_camera_graph_and_tracklets(tmp_path):
     assert page[at + 2].split() == ["6", "6", "6", "6"]
 
 
-def test_the_page_is_drawn_as_it_is_written(tmp_path, capsys):
-    root, out = fake_sets.cityflow(tmp_path), tmp_path / "deep" / "page.png"
-    where = ["describe", "cityflow", "--root", str(root), "--figure", str(out)]
-    assert main(where) == 0
-    assert f"{out}: the same as a figure" in capsys.readouterr().out
-    with Image.open(out) as picture:
-        assert picture.width > picture.height > 800
-    figure = data_figure(load("cityflow", root=root))
-    every = [axes for part in figure.subfigs for axes in part.axes]
-    counts, images, tracklets, graph = every[:4]
-    written = [text.get_text() for text in counts.texts]
-    # Images, identities, cameras and tracklets of train, query and gallery.
-    assert " ".join(written) == "69 6 3 18 4 0 0 0 9 0 0 3"
-    words = tracklets.get_legend_handles_labels()[1]
-    assert words == ["train: 1 to 4, median 4", "gallery: 1 to 5, median 3"]
-    # The test side has no labels.
-    assert images.get_legend_handles_labels()[1] == ["train: 9 to 12, median 12"]
-    assert graph.get_title(loc="left") == "train: identities shared"
-    assert [text.get_text() for text in graph.texts] == ["6"] * 9
-    with pytest.raises(SystemExit):
-        main([*where[:-1], "page.doc"])
-
-
 def test_a_set_without_cameras_and_tracklets_is_drawn(tmp_path):
     figure = data_figure(load("vehicleid", root=fake_sets.vehicleid(tmp_path)))
     (part,) = figure.subfigs  # no camera graph
     assert [text.get_text() for text in part.axes[2].texts] == [
         "no tracklets are known"
     ]
-
-
-def test_bad_images_are_left_out_by_a_flag(tmp_path, capsys):
-    root = fake_sets.vric(tmp_path)
-    (root / "train_images" / "a1.jpg").write_bytes(fake_sets.PIXELS[:300])
-    where = ["describe", "vric", "--root", str(root)]
-    assert main([*where, "--on_bad_image=skip"]) == 0
-    assert "note: 1 image(s) are left out" in capsys.readouterr().out
-    (root / "train_images" / "a1.jpg").unlink()
-    assert main([*where, "--on_bad_image=error"]) == 2
-    assert "file not found: 'train_images/a1.jpg'" in capsys.readouterr().err
 
 
 def test_a_preview_lays_images_in_rows():
@@ -89,41 +54,3 @@ def test_a_preview_lays_images_in_rows():
     np.testing.assert_array_equal(preview(normalize(images), columns=4), sheet)
     with pytest.raises(ValueError, match=r"images: expected \[B, H, W, 3\]"):
         preview(images[0], columns=4)
-
-
-def test_the_command_line(tmp_path, capsys):
-    names = [f"{i}_c{c}.jpg" for i in (1, 2) for c in (1, 2)]
-    fake_sets.images(tmp_path / "cars", [*names, "extra.jpg"])
-    table = tmp_path / "cars" / "table.csv"
-    name = r"(?P<identity>\d)_c(?P<camera>\d)\.jpg"
-    arguments = ["manifest", str(tmp_path / "cars"), "--out", str(table)]
-    assert main([*arguments, "--train", name]) == 0
-    assert "4 images; 1 match no pattern" in capsys.readouterr().out
-    assert main(["describe", "manifest", "--root", str(table)]) == 0
-    assert "images per identity   2 / 2 / 2" in capsys.readouterr().out
-    out = tmp_path / "batch.png"
-    sizes = ["--ids_per_batch=2", "--images_per_id=2", "--image_size=24"]
-    where = ["preview", "manifest", "--root", str(table), "--out", str(out)]
-    assert main([*where, *sizes]) == 0
-    with Image.open(out) as picture:
-        assert picture.size == (48, 48)
-
-
-def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
-    assert main(["describe", "vric", "--root", str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
-    assert main(["describe", "vric", "--option", "size"]) == 2
-    assert "--option: expected KEY=VALUE, got 'size'" in capsys.readouterr().err
-    assert main(["describe", "vric", "--option", "=size"]) == 2
-    assert "--option: expected KEY=VALUE, got '=size'" in capsys.readouterr().err
-    assert main(["describe", "vric", "--option", "root=a"]) == 2
-    assert "--option: root is a flag of its own, --root" in capsys.readouterr().err
-    root = fake_sets.vric(tmp_path / "sets")
-    below = root / "vric_train.txt" / "page.png"
-    where = ["describe", "vric", "--root", str(root), "--figure", str(below)]
-    assert main(where) == 2
-    assert "error: " in capsys.readouterr().err
-    assert main(["manifest", str(tmp_path), "--out", str(tmp_path / "x.csv")]) == 2
-    assert "at least one of --train" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["describe", "nothing"])

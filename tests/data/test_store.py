@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from dex_jax.data import eval_batches, load
+from dex_jax.data import load
+from dex_jax.pipeline import eval_batches
 from tests.data import fake_sets
 
 pytest.importorskip("tensorflow_datasets")

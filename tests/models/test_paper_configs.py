@@ -45,7 +45,7 @@ def test_one_real_step(name: str, programs: dict[str, Any], rng: np.random.Gener
     )
     state = training.init_state(network, transform)
     step = jax.jit(
-        runs.train_step(config, network, transform, schedule),
+        runs.build_step(config, network, transform, schedule),
         compiler_options=QUICK_COMPILE,
     )
     size = 3 * network.stride  # the smallest map that has three rows

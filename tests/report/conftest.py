@@ -8,7 +8,8 @@ import pytest
 
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report import PAGE, Report, rows_for, run_row, write_report
+from dex_jax.evaluation import rows_for, run_row
+from dex_jax.report import PAGE, Report, write_report
 
 EVIL = "</script><img src=x onerror=alert(1)>&'\".jpg"
 

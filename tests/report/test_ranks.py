@@ -5,9 +5,9 @@ import pytest
 
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.report import Row, run_row
+from dex_jax.evaluation import Row, run_row
+from dex_jax.evaluation._results import Result
 from dex_jax.report._ranks import explain, headline_queries
-from dex_jax.report._results import Result
 from dex_jax.report._shown import shown_lists
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax.neighbors import Neighbors, search, self_search
-from dex_jax.rerank import _mutual_graph, diffusion
+from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._search import search, self_search
+from dex_jax.rerank import _diffusion_graph, diffusion
 from dex_jax.rerank._diffusion import Options, conjugate_gradients, diffuse_ranking
 from tests.reference import diffusion as reference
 from tests.reference.expansion import unit
@@ -85,7 +86,7 @@ def test_the_graph_is_the_one_of_eq_9():
     rows = unit(GALLERY).astype(np.float32)
     lists = self_search(jnp.asarray(rows), k=9)[0]
     weights = np.asarray(
-        _mutual_graph.edge_weights(lists, _mutual_graph.mutual(lists), 3.0)
+        _diffusion_graph.edge_weights(lists, _diffusion_graph.mutual(lists), 3.0)
     )
     dense = np.zeros((len(rows), len(rows)))
     np.put_along_axis(dense, np.asarray(lists.ids), weights, axis=1)
@@ -94,19 +95,19 @@ def test_the_graph_is_the_one_of_eq_9():
 
 @pytest.mark.parametrize(("most", "sizes"), [(2, [250, 250]), (8, [167, 167, 166])])
 def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch, most, sizes):
-    block = _mutual_graph.Block(most, 32)
-    monkeypatch.setattr(_mutual_graph, "block_size", lambda: block)
-    monkeypatch.setattr(_mutual_graph, "_LEAST_ROWS", 150)
+    block = _diffusion_graph.Block(most, 32)
+    monkeypatch.setattr(_diffusion_graph, "block_size", lambda: block)
+    monkeypatch.setattr(_diffusion_graph, "_LEAST_ROWS", 150)
     # A cone of directions, and 20 strangers that it attracts without listing them.
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(500, 8))
     rows[:, 0] += np.where(np.arange(500) < 20, 3, 12)
     rows = unit(rows).astype(np.float32)
     lists = self_search(jnp.asarray(rows), k=13)[0]
-    packed = _mutual_graph.mutual_graph(lists, 3.0)
+    packed = _diffusion_graph.mutual_graph(lists, 3.0)
     place = np.asarray(packed.place)
     assert [edges.ids.shape[1] for edges in packed.blocks] == sizes
-    degree = np.asarray(_mutual_graph.mutual(lists)).sum(axis=1)
+    degree = np.asarray(_diffusion_graph.mutual(lists)).sum(axis=1)
     assert degree.min() == 0 and degree.max() > 10
     falling = degree[np.argsort(place)]
     assert np.all(np.diff(falling) <= 0)
@@ -116,7 +117,7 @@ def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch, most, sizes):
     assert trips == (-(-falling[firsts] // 10)).tolist()
     assert trips[0] > trips[-1]
     f = rng.random((500, 3)).astype(np.float32)
-    found = _mutual_graph.propagate(packed, jnp.zeros((500, 3)).at[place].set(f))
+    found = _diffusion_graph.propagate(packed, jnp.zeros((500, 3)).at[place].set(f))
     expected = reference.graph(rows, 13, 3.0) @ f
     np.testing.assert_allclose(found[place], expected, atol=1e-6)
 
@@ -127,13 +128,13 @@ def test_no_step_copies_the_graph():
 
     @jax.jit
     def steps(lists, f):
-        graph = _mutual_graph.mutual_graph(lists, 3.0)
+        graph = _diffusion_graph.mutual_graph(lists, 3.0)
         return jax.lax.fori_loop(
-            0, 25, lambda _, f: _mutual_graph.propagate(graph, f), f
+            0, 25, lambda _, f: _diffusion_graph.propagate(graph, f), f
         )
 
     text = steps.lower(lists, jnp.zeros((20_000, 8))).compile().as_text() or ""
-    rows = 20_000 // (20_000 // _mutual_graph._LEAST_ROWS)
+    rows = 20_000 // (20_000 // _diffusion_graph._LEAST_ROWS)
     bodies = re.findall(r"^%\S*region\S* .*?^}", text, re.MULTILINE | re.DOTALL)
     assert any(f"[20,{rows}]" in body for body in bodies)
     for body in bodies:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax import _search
 from dex_jax._checks import Count, unit_rows
-from dex_jax.neighbors import self_search
-from dex_jax.rerank import _jaccard, _k_reciprocal_sets, k_reciprocal
+from dex_jax.neighbors import _tiles
+from dex_jax.neighbors._search import self_search
 from dex_jax.rerank import _k_reciprocal as kernel
+from dex_jax.rerank import _k_reciprocal_jaccard as _jaccard
+from dex_jax.rerank import _k_reciprocal_sets, k_reciprocal
 from dex_jax.rerank._blocks import even_block
 from dex_jax.rerank._embeddings import best
 from dex_jax.rerank._k_reciprocal import reciprocal_ranking
@@ -204,8 +205,8 @@ def test_a_pool_is_the_same_from_the_lists_of_the_gallery(
     monkeypatch, width, known, split, tiled
 ):
     if tiled:
-        monkeypatch.setattr(_search, "_ONE_TILE", 0)
-        monkeypatch.setattr(_search, "_TILE", (3, 4))
+        monkeypatch.setattr(_tiles, "_ONE_TILE", 0)
+        monkeypatch.setattr(_tiles, "_TILE", (3, 4))
     # Products are exact. A size of its own: nothing compiled otherwise is reused.
     rows = _signs(4, rows=8 + 48, width=64 if tiled else 16)
     query, gallery = jnp.asarray(rows[:8]), jnp.asarray(rows[8:])

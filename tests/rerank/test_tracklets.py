@@ -16,7 +16,7 @@ from dex_jax.rerank import (
     tracklet_means,
     tracklet_pull_in,
 )
-from dex_jax.rerank._tracklet_reciprocal import tracklet_reciprocal_ranking
+from dex_jax.rerank._k_reciprocal_tracklets import tracklet_reciprocal_ranking
 from dex_jax.rerank._tracklets import group_tracklets, pull_in_ranking, separate
 from tests.reference.expansion import ranked, unit
 from tests.reference.tracklets import pulled_in

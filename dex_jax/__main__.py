@@ -1,0 +1,166 @@
+"""The command line: `python -m dex_jax data describe | manifest | preview`."""
+
+import argparse
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+
+import dex_jax
+
+try:
+    from PIL import Image
+
+    from dex_jax.data import (
+        NAMES,
+        ReidData,
+        describe,
+        load,
+        read_options,
+        write_manifest,
+    )
+    from dex_jax.pipeline import IdentityBatches, augment, preview, train_batches
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {dex_jax.missing_extra(error)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the words after the program's name; None takes the process's own.
+
+    Returns:
+        The exit status: 0, or 2 after bad input, whose message goes to stderr.
+    """
+    parser = argparse.ArgumentParser("python -m dex_jax")
+    groups = parser.add_subparsers(dest="group", required=True)
+    data = groups.add_parser("data", help="look at data sets, write manifests")
+    commands = data.add_subparsers(dest="command", required=True)
+    _add_describe(commands.add_parser("describe", help="count what a data set holds"))
+    _add_manifest(
+        commands.add_parser("manifest", help="write a manifest from file names")
+    )
+    _add_preview(commands.add_parser("preview", help="draw a training batch"))
+    given = parser.parse_args(arguments)
+    try:
+        given.run(given)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--root", help="where the set lies: folder or manifest")
+    parser.add_argument("--data_dir", help="where it is built into ArrayRecord files")
+    parser.add_argument("--synthetic_root", help="a simulation set to train on as well")
+    parser.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        help="skip: leave absent and damaged images out and count them",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the set's loader, such as size=large",
+    )
+
+
+def _load(given: argparse.Namespace) -> ReidData:
+    options = read_options(given.option, flags=vars(given))
+    if given.on_bad_image is not None:
+        options["on_bad_image"] = given.on_bad_image
+    return load(
+        given.name,
+        root=given.root,
+        data_dir=given.data_dir,
+        synthetic_root=given.synthetic_root,
+        **options,
+    )
+
+
+def _add_describe(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument(
+        "--figure", type=_picture, help="also draw it: a .png, .pdf or .svg to write"
+    )
+    parser.set_defaults(run=_describe)
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"expected .png, .pdf or .svg, got {text}")
+    return path
+
+
+def _describe(given: argparse.Namespace) -> None:
+    data = _load(given)
+    print(describe(data))
+    if given.figure is not None:
+        from dex_jax.report import data_figure  # matplotlib: only on use
+
+        given.figure.parent.mkdir(parents=True, exist_ok=True)
+        data_figure(data).savefig(given.figure, dpi=120)
+        print(f"\n{given.figure}: the same as a figure")
+
+
+def _add_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="searched for images")
+    parser.add_argument("--out", type=Path, required=True, help="the table to write")
+    for split in ("train", "query", "gallery"):
+        parser.add_argument(
+            f"--{split}",
+            metavar="REGEX",
+            help="the paths of its images below the folder, with the named groups "
+            "identity, camera, tracklet, domain",
+        )
+    parser.set_defaults(run=_manifest)
+
+
+def _manifest(given: argparse.Namespace) -> None:
+    words = {split: getattr(given, split) for split in ("train", "query", "gallery")}
+    patterns = {split: word for split, word in words.items() if word is not None}
+    if not patterns:
+        raise ValueError("manifest: give at least one of --train, --query, --gallery")
+    rows, others = write_manifest(given.folder, given.out, patterns=patterns)
+    print(f"{given.out}: {rows:,} images; {others:,} match no pattern")
+
+
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the picture to write")
+    parser.add_argument("--ids_per_batch", type=int, default=8)
+    parser.add_argument("--images_per_id", type=int, default=4)
+    parser.add_argument("--image_size", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_preview)
+
+
+def _preview(given: argparse.Namespace) -> None:
+    data = _load(given)
+    batches = IdentityBatches(
+        data.train.identities,
+        ids_per_batch=given.ids_per_batch,
+        images_per_id=given.images_per_id,
+        seed=given.seed,
+    )
+    size = given.image_size
+    images = train_batches(data.train, batches, image_size=size, memory=0)
+    with contextlib.closing(images):
+        batch = next(images)
+    seen = jax.jit(augment)(jax.random.key(given.seed), batch.images)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(preview(seen, columns=given.images_per_id)).save(given.out)
+    print(f"{given.out}: one identity in each row, augmented as in training")
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    sys.exit(main())

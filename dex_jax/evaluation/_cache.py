@@ -1,0 +1,113 @@
+"""Descriptors kept on disk, found again by what they were made of."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dex_jax.embeddings._fields import read_arrays
+
+# Whatever may change a descriptor; a changed line makes all cached ones old.
+_CODE = ("models", "data", "extraction.py", "training.py", "runs.py")
+
+
+class Descriptors(NamedTuple):
+    """What the network says of N images at one scale.
+
+    Attributes:
+        features: `[N, D]` float32, rows of unit length.
+        seconds: how long the network took, decoding and compiling included.
+        reused: whether they came from the cache.
+    """
+
+    features: np.ndarray
+    seconds: float
+    reused: bool
+
+
+class Cache:
+    """Descriptors on disk, found by what they were made of.
+
+    The file name is a hash of weights, data, image names, size, flip and code, so an
+    old file is never taken for a new one; the content carries a checksum, so a damaged
+    file is reported and made anew.
+
+    Args:
+        folder: made when the first file is written.
+        say: where one line goes each time a file is reused or found damaged.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> made = lambda: Descriptors(np.eye(2, dtype=np.float32), 1.5, False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache = Cache(folder, say=lambda line: None)
+        ...     first, again = cache.get({"n": 1}, made), cache.get({"n": 1}, made)
+        >>> first.reused, again.reused, again.seconds
+        (False, True, 1.5)
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, *, say: Callable[[str], object] = print
+    ):
+        self._folder = Path(folder)
+        self._say = say
+
+    def get(
+        self, key: Mapping[str, Any], compute: Callable[[], Descriptors]
+    ) -> Descriptors:
+        """Returns what is kept under `key`, or computes and keeps it."""
+        text = json.dumps(dict(key), sort_keys=True)
+        path = self._folder / f"{digest(text.encode())}.npz"
+        if path.is_file():
+            try:
+                found = _read_cached(path, text)
+            except (ValueError, KeyError) as error:
+                self._say(f"cache {path} is damaged ({error}); describing again")
+            else:
+                self._say(f"reusing {len(found.features)} descriptors from {path}")
+                return found
+        made = compute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            np.savez(
+                partial,
+                key=np.array(text),
+                features=made.features,
+                checksum=np.array(digest(made.features.tobytes())),
+                seconds=np.array(made.seconds),
+            )
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return made
+
+
+def _read_cached(path: Path, text: str) -> Descriptors:
+    arrays = read_arrays(path)
+    features = arrays["features"]
+    if str(arrays["key"]) != text:
+        raise ValueError("it belongs to another key")
+    if str(arrays["checksum"]) != digest(features.tobytes()):
+        raise ValueError("its content does not match its checksum")
+    return Descriptors(features, float(arrays["seconds"]), reused=True)
+
+
+def code_version() -> str:
+    """A hash of the source files that descriptors depend on."""
+    root = Path(__file__).parent
+    files = [root / name for name in _CODE]
+    sources = [
+        source
+        for path in files
+        for source in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    ]
+    return digest(b"".join(source.read_bytes() for source in sources))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]

@@ -1,0 +1,66 @@
+"""A run and its folder: the one room of the library that knows what a config says."""
+
+from dex_jax.runs._build import (
+    build_step,
+    build_training,
+    keep_compiled_programs,
+    load_data,
+    load_scored_data,
+    pretrained_file,
+)
+from dex_jax.runs._checkpoints import LAST, CheckpointError, Checkpoints, checksum
+from dex_jax.runs._folder import (
+    CLASSES,
+    CONFIG,
+    RunError,
+    check_config,
+    load_config,
+    lock,
+    newest_run,
+    save_classes,
+    save_config,
+)
+from dex_jax.runs._job import Job, build_job, estimate, record_step
+from dex_jax.runs._journal import TRAIN, VALIDATION, Journal, clock
+from dex_jax.runs._load import Run, load_run
+from dex_jax.runs._memory import freed_memory_kept, keep_step_memory
+from dex_jax.runs._settings import Config, check_settings, setting_names
+from dex_jax.runs._signals import stop_requests
+
+__all__ = [
+    "CLASSES",
+    "CONFIG",
+    "LAST",
+    "TRAIN",
+    "VALIDATION",
+    "CheckpointError",
+    "Checkpoints",
+    "Config",
+    "Job",
+    "Journal",
+    "Run",
+    "RunError",
+    "build_job",
+    "build_step",
+    "build_training",
+    "check_config",
+    "check_settings",
+    "checksum",
+    "clock",
+    "estimate",
+    "freed_memory_kept",
+    "keep_compiled_programs",
+    "keep_step_memory",
+    "load_config",
+    "load_data",
+    "load_run",
+    "load_scored_data",
+    "lock",
+    "newest_run",
+    "pretrained_file",
+    "record_step",
+    "save_classes",
+    "save_config",
+    "setting_names",
+    "stop_requests",
+]

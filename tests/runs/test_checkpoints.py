@@ -1,0 +1,179 @@
+"""Checkpoints: exact, atomic, checked, on any number of devices."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dex_jax import training
+from dex_jax.runs._checkpoints import BEST, LAST, CheckpointError, Checkpoints, checksum
+
+
+def state(value: float = 1.0) -> dict:
+    return {
+        "w": jnp.full((64, 3), float(value)),
+        "n": {0: jnp.int32(value), 1: jnp.ones(2)},
+    }
+
+
+def test_last_two_and_best_are_kept(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        for step in (1, 2, 3):
+            kept.save(step, state(step), notes={"best": step / 10})
+        kept.save_best(2, state(2), notes={"best": 0.2})
+        kept.wait()
+    names = sorted(p.name for p in (tmp_path / LAST).iterdir() if p.name.isdigit())
+    assert names == ["2", "3"]
+    with Checkpoints(tmp_path) as kept:
+        last = kept.restore(state())
+        best = kept.restore(state(), which="best")
+    assert last is not None and best is not None
+    step, values, notes = last
+    assert (step, notes) == (3, {"best": 0.3})
+    chex.assert_trees_all_equal(values, state(3))
+    assert best[0] == 2
+    assert (tmp_path / BEST / "2").is_dir()
+
+
+def test_nothing_there_is_no_error(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        assert kept.restore(state()) is None
+
+
+def test_saving_does_not_see_later_changes(tmp_path: Path):
+    """The step reuses the old state's memory while the save is still under way."""
+    advance = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    current = jax.tree.map(jnp.copy, {"w": jnp.zeros((256, 1024))})
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, current)
+        for _ in range(50):
+            current = advance(current)
+        jax.block_until_ready(current)
+        kept.wait()
+        found = kept.restore({"w": jnp.zeros((256, 1024))})
+    assert found is not None
+    assert float(jnp.abs(found[1]["w"]).max()) == 0
+
+
+def damage(folder: Path) -> None:
+    for path in folder.rglob("d/*"):
+        os.truncate(path, 10)
+
+
+def test_a_damaged_newest_is_told_and_the_one_before_is_used(tmp_path: Path):
+    told = []
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, state(1))
+        kept.save(2, state(2))
+        kept.wait()
+    damage(tmp_path / LAST / "2")
+    with Checkpoints(tmp_path, say=told.append) as kept:
+        found = kept.restore(state())
+        assert found is not None
+        assert found[0] == 1
+        assert len(told) == 1
+        assert "checkpoint 2 cannot be read" in told[0]
+        kept.save(2, state(5))  # the damaged one does not stand in the way
+        kept.wait()
+        again = kept.restore(state())
+    assert again is not None
+    chex.assert_trees_all_equal(again[1], state(5))
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Stands for a full disk: no file may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(tmp_path: Path):
+    noise = np.random.default_rng(0).standard_normal((256, 1024), np.float32)
+    like = {"w": jnp.zeros((256, 1024))}
+    kept = Checkpoints(tmp_path)
+    kept.save(1, {"w": jnp.asarray(noise)})
+    kept.wait()
+    full = pytest.raises(CheckpointError, match=r"checkpoint 2 .*Is the disk full")
+    with largest_file(2**16), full:
+        kept.save(2, {"w": jnp.asarray(2 * noise)})
+        kept.wait()
+    del kept  # the process ends; the next one finds what is on disk
+    with Checkpoints(tmp_path) as again:
+        found = again.restore(like)
+        assert found is not None
+        assert found[0] == 1
+        np.testing.assert_array_equal(found[1]["w"], noise)
+        again.save(2, {"w": jnp.asarray(2 * noise)})
+        again.wait()
+        later = again.restore(like)
+    assert later is not None
+    assert later[0] == 2
+
+
+def test_none_that_can_be_read_is_an_error_not_a_fresh_start(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, state(1))
+        kept.wait()
+    damage(tmp_path / LAST / "1")
+    with (
+        Checkpoints(tmp_path, say=lambda _: None) as kept,
+        pytest.raises(CheckpointError, match="no checkpoint can be read"),
+    ):
+        kept.restore(state())
+
+
+def test_content_that_does_not_match_its_checksum_is_refused(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, state(1))
+        kept.wait()
+    record = tmp_path / LAST / "1" / "record" / "metadata"
+    record.write_text(record.read_text().replace(checksum(state(1)), "00000000"))
+    with (
+        Checkpoints(tmp_path, say=lambda _: None) as kept,
+        pytest.raises(CheckpointError, match="does not match its checksum"),
+    ):
+        kept.restore(state())
+
+
+def test_another_network_is_told(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, state(1))
+        kept.wait()
+        with pytest.raises(CheckpointError, match="checkpoint 1 cannot be read"):
+            kept.restore({"w": jnp.zeros((5, 5))})
+
+
+@pytest.mark.parametrize(("saved", "restored"), [(8, 1), (1, 8), (2, 4)])
+def test_another_number_of_devices(tmp_path: Path, saved: int, restored: int):
+    def placed(count: int):
+        mesh = training.data_mesh(jax.devices()[:count])
+        sharding = NamedSharding(mesh, PartitionSpec("data"))
+        return jax.device_put({"w": jnp.arange(32.0).reshape(8, 4)}, sharding)
+
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, placed(saved))
+        kept.wait()
+    like = placed(restored)
+    with Checkpoints(tmp_path) as kept:
+        found = kept.restore(like)
+    assert found is not None
+    assert found[1]["w"].sharding == like["w"].sharding
+    np.testing.assert_array_equal(found[1]["w"], np.arange(32.0).reshape(8, 4))
+
+
+def test_checksum_sees_values_and_order():
+    a, b = {"x": jnp.zeros(2), "y": jnp.ones(2)}, {"x": jnp.ones(2), "y": jnp.zeros(2)}
+    assert checksum(a) == checksum(dict(reversed(a.items())))
+    assert checksum(a) != checksum(b)
