@@ -18,14 +18,14 @@ from pathlib import Path
 
 import jax
 
-import dex_jax
-
 try:
     from rich.console import Console
 
     from dex_jax import data, embeddings, evaluation, report, rerank, runs
 except ModuleNotFoundError as error:
-    sys.exit(f"evaluate.py: {dex_jax.missing_extra(error)}")
+    sys.exit(
+        f"evaluate.py: {error.name} is missing; pip install 'dex_jax[report]' brings it"
+    )
 
 # Flags that another one leaves without effect, and flags that belong to another one.
 IDLE = {
@@ -161,7 +161,11 @@ def open_source(flags: argparse.Namespace) -> evaluation.Source:
     labels = None
     if flags.data is not None:
         options = data.read_options(flags.option, flags=("root",))
-        labels = data.load(flags.data, root=flags.root, **options)
+        try:
+            labels = data.load(flags.data, root=flags.root, **options)
+        except FileNotFoundError as error:
+            where = "" if flags.root else "--root DIR says where it lies: "
+            raise FileNotFoundError(f"{where}{error}") from None
     return evaluation.EmbeddingSource(
         flags.embeddings,
         num_query=flags.num_query,

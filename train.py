@@ -21,8 +21,6 @@ from pathlib import Path
 
 import jax
 
-import dex_jax
-
 try:
     from absl import app, flags, logging
     from ml_collections import config_flags
@@ -30,7 +28,7 @@ try:
     from configs import common
     from dex_jax import evaluation, runs, training
 except ModuleNotFoundError as error:
-    sys.exit(f"error: {dex_jax.missing_extra(error)}")
+    sys.exit(f"error: {error.name} is missing; pip install 'dex_jax[train]' brings it")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, for example configs/demo.py."
@@ -191,7 +189,18 @@ def read_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {error}")
 
 
+def add_flags(argv: list[str], more: list[str]) -> list[str]:
+    """Puts flags behind `--config FILE`, before the settings of the command itself."""
+    for place, word in enumerate(argv):
+        if word == "--config" or word.startswith("--config="):
+            behind = place + 2 if word == "--config" else place + 1
+            return [*argv[:behind], *more, *argv[behind:]]
+    return [*argv, *more]
+
+
 if __name__ == "__main__":
     # In place: ml_collections looks for the settings in `sys.argv` itself.
-    sys.argv[1:1] = shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
+    sys.argv[:] = add_flags(
+        sys.argv, shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
+    )
     app.run(main, flags_parser=read_flags)

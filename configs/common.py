@@ -102,3 +102,17 @@ def get_config() -> ConfigDict:
     config.run.shard_parameters = False
     config.run.remat = False  # compute blocks again in the backward pass: less memory
     return config
+
+
+def with_backbone(name: str, model: str, **settings: Any) -> ConfigDict:
+    """The paper's recipe with one of its eight backbones (section 4.2).
+
+    Args:
+        name: of the experiment.
+        model: the backbone, see `dex_jax.models`.
+        **settings: fields of `config.model` that this backbone changes.
+    """
+    config: Any = get_config()
+    config.name = name
+    config.model.update(name=model, **settings)
+    return config

@@ -1,19 +1,15 @@
 """ResNet50 with CBAM attention in every bottleneck.
 
-Command: `python train.py --config configs/resnet50_cbam.py`
-(paper, section 4.2: one of its eight backbones).
+Command: `python train.py --config configs/resnet50_cbam.py --config.data.root=DIR`
+Ours (`--dry_run`): 78.7 M parameters, 3,800 Gflop a step. No mAP of ours:
+CityFlow-ReID is given out on request and was not at hand.
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.common import with_backbone
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe with this backbone."""
-    config: Any = common.get_config()
-    config.name = "resnet50_cbam"
-    config.model.name = "resnet50_cbam"
-    return config
+    return with_backbone("resnet50_cbam", "resnet50_cbam")

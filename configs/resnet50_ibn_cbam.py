@@ -1,19 +1,15 @@
 """ResNet50-IBN-a with CBAM attention in every bottleneck.
 
-Command: `python train.py --config configs/resnet50_ibn_cbam.py`
-(paper, section 4.2: one of its eight backbones).
+Command: `python train.py --config configs/resnet50_ibn_cbam.py --config.data.root=DIR`
+Ours (`--dry_run`): ? M parameters, ? Gflop a step. No mAP of ours:
+CityFlow-ReID is given out on request and was not at hand.
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.common import with_backbone
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe with this backbone."""
-    config: Any = common.get_config()
-    config.name = "resnet50_ibn_cbam"
-    config.model.name = "resnet50_ibn_a_cbam"
-    return config
+    return with_backbone("resnet50_ibn_cbam", "resnet50_ibn_a_cbam")

@@ -1,19 +1,15 @@
 """SE-ResNeXt50 (32x4d).
 
-Command: `python train.py --config configs/se_resnext50.py`
-(paper, section 4.2: one of its eight backbones).
+Command: `python train.py --config configs/se_resnext50.py --config.data.root=DIR`
+Ours (`--dry_run`): ? M parameters, ? Gflop a step. No mAP of ours:
+CityFlow-ReID is given out on request and was not at hand.
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.common import with_backbone
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe with this backbone."""
-    config: Any = common.get_config()
-    config.name = "se_resnext50"
-    config.model.name = "se_resnext50"
-    return config
+    return with_backbone("se_resnext50", "se_resnext50")

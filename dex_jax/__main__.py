@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-import dex_jax
+from dex_jax._checks import missing_extra
 
 try:
     from PIL import Image
@@ -23,7 +23,7 @@ try:
     )
     from dex_jax.pipeline import IdentityBatches, augment, preview, train_batches
 except ModuleNotFoundError as error:
-    sys.exit(f"error: {dex_jax.missing_extra(error)}")
+    sys.exit(f"error: {missing_extra(error, 'data')}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,13 +76,18 @@ def _load(given: argparse.Namespace) -> ReidData:
     options = read_options(given.option, flags=vars(given))
     if given.on_bad_image is not None:
         options["on_bad_image"] = given.on_bad_image
-    return load(
-        given.name,
-        root=given.root,
-        data_dir=given.data_dir,
-        synthetic_root=given.synthetic_root,
-        **options,
-    )
+    try:
+        return load(
+            given.name,
+            root=given.root,
+            data_dir=given.data_dir,
+            synthetic_root=given.synthetic_root,
+            **options,
+        )
+    except FileNotFoundError as error:
+        if given.root is not None:
+            raise
+        raise FileNotFoundError(f"--root DIR says where it lies: {error}") from None
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 `vmap` or `grad` the checks on values are skipped and those on shapes remain.
 """
 
+import importlib.util
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,26 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 # Sums of squares above this have lost no digit that counts to underflow.
 _TINY = 1e-20
+
+# Modules that extras bring; the base install has jax and numpy.
+EXTRA_MODULES = frozenset(
+    {
+        "PIL",
+        "absl",
+        "array_record",
+        "flax",
+        "jinja2",
+        "matplotlib",
+        "ml_collections",
+        "optax",
+        "orbax",
+        "pyarrow",
+        "rich",
+        "safetensors",
+        "tensorboardX",
+        "tensorflow_datasets",
+    }
+)
 
 
 class Count(NamedTuple):
@@ -254,3 +275,43 @@ def unit_rows(rows: jax.Array) -> jax.Array:
 
     size, square = lax.cond(jnp.all(common), plain, careful, rows)
     return rows / size / jnp.sqrt(square)
+
+
+def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
+    """Says which extra brings a module that could not be imported.
+
+    Args:
+        error: of the import.
+        extra: of the distribution, such as "train", that brings all that is needed.
+
+    Returns:
+        One line that names the module and the command to give; the error itself where
+        no extra has that module.
+
+    Example:
+        >>> error = ModuleNotFoundError("No module named 'flax'", name="flax")
+        >>> print(missing_extra(error, "train"))
+        flax is not installed; pip install 'dex_jax[train]' brings it
+    """
+    root = (error.name or "").partition(".")[0]
+    if root not in EXTRA_MODULES:
+        return error
+    return ModuleNotFoundError(
+        f"{root} is not installed; pip install 'dex_jax[{extra}]' brings it",
+        name=error.name,
+    )
+
+
+def require(*modules: str, extra: str) -> None:
+    """Checks that modules which are imported only on use are installed.
+
+    Raises:
+        ModuleNotFoundError: one is not; says that `extra` brings it.
+
+    Example:
+        >>> require("jax", "numpy", extra="train")
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            error = ModuleNotFoundError(f"No module named {module!r}", name=module)
+            raise missing_extra(error, extra)

@@ -1,7 +1,6 @@
 """The data sets by name."""
 
 import ast
-import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dex_jax._checks import check_choice
+from dex_jax.data._built import load_built
 from dex_jax.data._cityflow import load_cityflow
 from dex_jax.data._hold_out import add_synthetic
 from dex_jax.data._manifest import load_manifest
@@ -66,15 +66,23 @@ def load(
         synthetic_root: a simulation set (see vehiclex) whose images are added to the
             training images; `mix` chooses among them.
         allow_overlap: accept training identities among the queries or the gallery.
-        **options: the loader's own, such as `size="demo"`.
+        **options: the loader's own, such as `size="demo"`, and two that all sets read
+            from `root` have. `on_bad_image` is "error" (default: absent and empty
+            files are listed in one error) or "skip" (every image is decoded once, bad
+            ones are left out and counted in `data.notes`). `verify` is False (default)
+            or True: every image is decoded once, so that the error lists all bad ones.
+            Without it an image that cannot be decoded is an error when its turn comes.
 
     Returns:
         The data set, with its protocol.
 
     Raises:
         FileNotFoundError: it is not at `root`; the message says how to obtain it.
-        ValueError: an unknown name or option, broken files (all of them listed), or
-            training identities among the queries or the gallery.
+        ModuleNotFoundError: a package that `data_dir` needs is not installed.
+        ValueError: an unknown name or option, an option out of its range, training
+            identities among the queries or the gallery, a store under `data_dir` that
+            is damaged or cannot be written, or broken files: all that is wrong with
+            them, the first 20 faults with file and line, in one message.
 
     Warns:
         UserWarning: what was repaired or left out on reading, and counts that differ
@@ -160,15 +168,7 @@ def _load_from_disk(
     loader = LOADERS[name]
     _check_options(name, loader, options)
     if data_dir is not None:
-        for module in ("tensorflow_datasets", "array_record"):
-            if importlib.util.find_spec(module) is None:
-                raise ModuleNotFoundError(
-                    f"data_dir: a built set is kept by {module}, which is not "
-                    "installed; leave data_dir out to read the files at root"
-                )
-        from dex_jax.data._store import open_store  # slow to import
-
-        return open_store(name, loader, root=root, data_dir=data_dir, options=options)
+        return load_built(name, loader, root=root, data_dir=data_dir, options=options)
     if root is None:
         raise FileNotFoundError(
             f"root: {name} lies on your disk, say where (docs/data.md: how it is "

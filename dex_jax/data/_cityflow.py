@@ -5,18 +5,21 @@ from pathlib import Path
 import numpy as np
 
 from dex_jax.data._label_files import read_items, read_lines
-from dex_jax.data._reader import Listed, Source, find_root
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
-OBTAIN = (
-    "The AI City Challenge gives it out after a signed licence agreement "
-    "(non-commercial academic use)."
-)
-FOLDERS = (
-    "AIC20_ReID",
-    "AIC20_track2/AIC20_ReID",
-    "aic19-track2-reid",
-    "AIC21_Track2_ReID",
+ORIGIN = Origin(
+    "cityflow",
+    "CityFlow-ReID",
+    marks=("train_label.xml", "image_train"),
+    below=(
+        "AIC20_ReID",
+        "AIC20_track2/AIC20_ReID",
+        "aic19-track2-reid",
+        "AIC21_Track2_ReID",
+    ),
+    obtain="The AI City Challenge gives it out after a signed licence agreement "
+    "(non-commercial academic use).",
 )
 PUBLISHED = {
     "2020": {
@@ -47,7 +50,7 @@ def load_cityflow(
     on_bad_image: str = "error",
     verify: bool = False,
 ) -> ReidData:
-    """Reads CityFlow-ReID; the edition is told by the files that are there.
+    """Reads CityFlow-ReID; the files that are there show the edition.
 
     The challenge keeps the test labels to itself: query and gallery are unlabelled
     unless an annotation is given. Image numbers restart in each folder, so a name is
@@ -60,88 +63,85 @@ def load_cityflow(
         query_labels: an annotation of the queries: integers `[Q, 2]`, columns camera
             and identity, rows in list order; .npy or text.
         gallery_labels: the same for the gallery.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
 
     Returns:
         The data set, scored by mAP@100 with same-camera images kept.
 
     Raises:
-        FileNotFoundError: the set, or a file of its edition, is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        FileNotFoundError: a list of its edition, or an annotation, is not there.
+        ValueError: an annotation holds anything but integers `[Q, 2]`.
     """
-    folder = find_root(
-        "CityFlow-ReID", root, ("train_label.xml", "image_train"), FOLDERS, OBTAIN
-    )
-    edition = "2021" if (folder / "query_label.xml").exists() else "2020"
-    source = Source("cityflow", folder, on_bad_image=on_bad_image, verify=verify)
+    reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    edition = "2021" if (reader.root / "query_label.xml").exists() else "2020"
     sides = {
-        "train": _train(source),
-        "query": _test(source, "query", edition, query_labels),
-        "gallery": _test(source, "test", edition, gallery_labels),
+        "train": _train(reader),
+        "query": _test(reader, "query", edition, query_labels),
+        "gallery": _test(reader, "test", edition, gallery_labels),
     }
     protocol = Protocol("CityFlow-ReID", top=100)
-    return source.finish(sides, protocol, published=PUBLISHED[edition])
+    return reader.finish(sides, protocol, published=PUBLISHED[edition])
 
 
-def _train(source: Source) -> list[Listed]:
-    path = source.root / "train_label.xml"
-    tracks = _tracks(source, "train")
+def _train(reader: Reader) -> list[Listed]:
+    path = reader.root / "train_label.xml"
+    tracks = _tracks(reader, "train")
     labelled: dict[str, Listed] = {}
-    for line, attributes in read_items(path, source.problems):
+    for line, attributes in read_items(path, reader.problems):
         name = attributes.get("imageName", "")
         if not name:
-            source.problems.add("item without imageName", path, line=line)
+            reader.problems.add("item without imageName", path, line=line)
         if name in labelled:
-            source.problems.add("image labelled twice", path, line=line, value=name)
+            reader.problems.add("image labelled twice", path, line=line, value=name)
         identity = attributes.get("vehicleID", "")
         camera = attributes.get("cameraID", "").removeprefix("c")
         labelled[name] = Listed(
             f"image_train/{name}",
-            source.number(identity, "vehicleID", path, line),
-            source.number(camera, "cameraID", path, line),
+            reader.number(identity, "vehicleID", path, line),
+            reader.number(camera, "cameraID", path, line),
             tracks.get(name, UNKNOWN),
             path.name,
             line,
         )
-    _check_track_names(source, "train", tracks, set(labelled))
-    _check_unlabelled(source, set(labelled))
+    _check_track_names(reader, "train", tracks, set(labelled))
+    _check_unlabelled(reader, set(labelled))
     return [labelled[name] for name in sorted(labelled)]
 
 
-def _check_unlabelled(source: Source, labelled: set[str]) -> None:
-    listing = source.root / "name_train.txt"
+def _check_unlabelled(reader: Reader, labelled: set[str]) -> None:
+    listing = reader.root / "name_train.txt"
     lines: dict[str, int] = {}
     if listing.exists():
         lines = {fields[0]: number for number, fields in read_lines(listing)}
-    present = {p.name for p in (source.root / "image_train").glob("*.jpg")}
+    present = {p.name for p in (reader.root / "image_train").glob("*.jpg")}
     for name in sorted((present | set(lines)) - labelled):
-        file = listing if name in lines else source.root / "image_train"
-        source.leave_out("image without a label", file, name, lines.get(name))
+        file = listing if name in lines else reader.root / "image_train"
+        reader.leave_out("image without a label", file, name, lines.get(name))
 
 
 def _check_track_names(
-    source: Source, side: str, tracks: Tracks, names: set[str]
+    reader: Reader, side: str, tracks: Tracks, names: set[str]
 ) -> None:
     strangers = sorted(set(tracks) - names)
     if strangers:
-        source.problems.add(
+        reader.problems.add(
             f"{len(strangers)} images of the {side} tracks are in no list",
-            source.root,
+            reader.root,
             value=strangers[0],
         )
 
 
 def _test(
-    source: Source, side: str, edition: str, annotation: str | Path | None
+    reader: Reader, side: str, edition: str, annotation: str | Path | None
 ) -> list[Listed]:
     folder = f"image_{side}"
-    listing = source.root / f"name_{side}.txt"
-    labels = source.root / f"{side}_label.xml"
+    listing = reader.root / f"name_{side}.txt"
+    labels = reader.root / f"{side}_label.xml"
     cameras: dict[str, str] = {}
     lines: dict[str, int] = {}
     if labels.exists():
-        for line, attributes in read_items(labels, source.problems):
+        for line, attributes in read_items(labels, reader.problems):
             name = attributes.get("imageName", "")
             cameras[name] = attributes.get("cameraID", "").removeprefix("c")
             lines[name] = line
@@ -155,13 +155,13 @@ def _test(
             f"has {labels.name} as well (this folder looks like {edition})"
         )
     known = _annotation(annotation, len(listed), f"name_{side}.txt")
-    tracks = _tracks(source, side) if side == "test" else {}
-    _check_track_names(source, side, tracks, {name for name, _ in listed})
+    tracks = _tracks(reader, side) if side == "test" else {}
+    _check_track_names(reader, side, tracks, {name for name, _ in listed})
     images = []
     for row, (name, line) in enumerate(listed):
         camera = UNKNOWN
         if name in cameras:
-            camera = source.number(cameras[name], "cameraID", labels, lines[name])
+            camera = reader.number(cameras[name], "cameraID", labels, lines[name])
         camera = int(known[row, 0]) if known.size else camera
         identity = int(known[row, 1]) if known.size else UNKNOWN
         track = tracks.get(name, UNKNOWN)
@@ -171,31 +171,31 @@ def _test(
     return images
 
 
-def _tracks(source: Source, side: str) -> Tracks:
-    complete = source.root / f"{side}_track_id.txt"
-    names_only = source.root / f"{side}_track.txt"
+def _tracks(reader: Reader, side: str) -> Tracks:
+    complete = reader.root / f"{side}_track_id.txt"
+    names_only = reader.root / f"{side}_track.txt"
     if complete.exists():
-        tracks = _read_tracks(source, complete, digits=6)
+        tracks = _read_tracks(reader, complete, digits=6)
         if names_only.exists():
-            lacking = len(tracks) - len(_read_tracks(source, names_only))
+            lacking = len(tracks) - len(_read_tracks(reader, names_only))
             if lacking:
-                source.notes.append(
+                reader.notes.append(
                     f"{names_only.name} lacks {lacking:,} images; tracks are taken "
                     f"from {complete.name}"
                 )
         return tracks
     if not names_only.exists():
-        source.notes.append(f"no tracks of {side}: no {complete.name} or _track.txt")
+        reader.notes.append(f"no tracks of {side}: no {complete.name} or _track.txt")
         return {}
-    tracks = _read_tracks(source, names_only)
-    source.notes.append(
+    tracks = _read_tracks(reader, names_only)
+    reader.notes.append(
         f"no {complete.name} (in the editions of 2019 and 2020): images that "
         f"{names_only.name} leaves out stand alone"
     )
     return tracks
 
 
-def _read_tracks(source: Source, path: Path, digits: int = 0) -> Tracks:
+def _read_tracks(reader: Reader, path: Path, digits: int = 0) -> Tracks:
     tracks: Tracks = {}
     # Blank lines count: the number of a line is the number of its track.
     for number, fields in read_lines(path, blank=True):
@@ -203,7 +203,7 @@ def _read_tracks(source: Source, path: Path, digits: int = 0) -> Tracks:
             name = f"{field.zfill(digits)}.jpg" if digits else field
             if name in tracks:
                 kind = "image in two tracks"
-                source.problems.add(kind, path, line=number, value=field)
+                reader.problems.add(kind, path, line=number, value=field)
             tracks[name] = number - 1
     return tracks
 

@@ -10,12 +10,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 _WORTH_A_BAR = 2_000
+
+Item = TypeVar("Item")
 
 
 class ImageFiles:
@@ -41,17 +44,64 @@ class ImageFiles:
         return self.root / self.names[index]
 
 
-def decode(path: Path) -> np.ndarray:
-    """Decodes one image file to uint8 `[H, W, 3]`.
+class EncodedImages:
+    """N image files kept elsewhere than in a folder; `[i]` decodes uint8 `[H, W, 3]`.
+
+    Args:
+        read: takes an index in `[0, N)`, returns the content of that file.
+        names: of the images, for messages.
+        place: where they are kept, for messages.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], names: Sequence[str], place: str):
+        self._read = read
+        self._names = tuple(names)
+        self._place = place
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        name = f"{self._place}: {self._names[index]}"
+        return decode_bytes(self._read(int(index)), name)
+
+
+def decode(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decodes one image file, of any format that Pillow reads.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        uint8 `[H, W, 3]`: red, green and blue, rows from top to bottom. Grey images
+        and those with a palette become coloured ones, transparency is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, cut short or no image; names the file.
+        ValueError: it is empty, cut short, no image or a folder; names the file. Or
+            `path` is no path.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "three_wide_two_high.png"
+        ...     Image.new("RGB", (3, 2), (255, 128, 0)).save(path)
+        ...     image = decode(path)
+        >>> image.shape, image[0, 0].tolist()
+        ((2, 3, 3), [255, 128, 0])
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path: expected that of an image file, got {path!r}")
+    path = Path(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image file") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: expected an image file, got a folder") from None
     return decode_bytes(content, str(path))
 
 
@@ -88,7 +138,7 @@ def find_faults(
 
     Args:
         files: N images.
-        sizes: their sizes as `file_sizes` tells them.
+        sizes: their sizes as `file_sizes` gives them.
         decode_all: decode every image, which alone finds a file that was cut short.
 
     Returns:
@@ -103,17 +153,25 @@ def find_faults(
         healthy = [i for i in range(len(files)) if i not in faults]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             broken = pool.map(lambda i: _fault(lambda: files[i]), healthy)
-            for i, fault in zip(healthy, _shown(broken, len(healthy)), strict=True):
+            shown = show_progress(broken, len(healthy), "checking images")
+            for i, fault in zip(healthy, shown, strict=True):
                 if fault:
                     faults[i] = fault
     return faults
 
 
-def _shown(results: Iterable[str], total: int) -> Iterable[str]:
-    # A pass over a small set is over before a bar could be read.
+def show_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
+    """Passes items on behind a progress bar.
+
+    Args:
+        items: of any kind.
+        total: how many there are; with few no bar is shown, as the pass would be over
+            before the bar could be read.
+        title: of the bar.
+    """
     return track(
-        results,
-        "checking images",
+        items,
+        title,
         total,
         console=Console(stderr=True),
         disable=total < _WORTH_A_BAR,

@@ -44,8 +44,8 @@ def load_manifest(
         remove_same_camera: the protocol's rule; needs a camera in every scored row.
         top: the protocol's cut; None keeps the whole ranking.
         ap_denominator: "positives" or "min".
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
+        on_bad_image: see `dex_jax.data.load`.
+        verify: see there.
 
     Returns:
         The data set; images are decoded when they are asked for.

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dex_jax._checks import check_choice
-from dex_jax.data._reader import Listed, Source, find_root
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
 FOLDERS = {
@@ -12,10 +12,22 @@ FOLDERS = {
     "query": "query",
     "gallery": "bounding_box_test",
 }
+MARKET_ORIGIN = Origin(
+    "market1501",
+    "Market-1501",
+    marks=tuple(FOLDERS.values()),
+    below=("Market-1501-v15.09.15", "market1501"),
+    obtain="Its authors publish it for research.",
+)
+DUKE_ORIGIN = Origin(
+    "dukemtmc",
+    "DukeMTMC-reID",
+    marks=tuple(FOLDERS.values()),
+    below=("DukeMTMC-reID",),
+    obtain="Its authors withdrew it in 2019; a copy that is there is read.",
+)
 MARKET = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
 DUKE = re.compile(r"(\d{4})_c([1-8])_f\d{6,8}\.jpg")
-MARKET_OBTAIN = "Its authors publish it for research."
-DUKE_OBTAIN = "Its authors withdrew it in 2019; a copy that is there is read."
 MARKET_COUNTS = {
     "train images": 12_936,
     "train identities": 751,
@@ -49,27 +61,20 @@ def load_market1501(
         root: the folder with bounding_box_train, or one that holds it.
         junk: "drop" the junk images of the gallery (15,913 remain, as in most
             papers) or "keep" them as identity -1 (19,732).
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
     check_choice(junk, "junk", ("drop", "keep"))
-    below = ("Market-1501-v15.09.15", "market1501")
-    marks = tuple(FOLDERS.values())
-    folder = find_root("Market-1501", root, marks, below, MARKET_OBTAIN)
-    source = Source("market1501", folder, on_bad_image=on_bad_image, verify=verify)
-    sides = {side: _read(source, side, MARKET) for side in FOLDERS}
+    reader = open_reader(MARKET_ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    sides = {side: _read(reader, side, MARKET) for side in FOLDERS}
     if junk == "drop":
         kept = [image for image in sides["gallery"] if image.identity != UNKNOWN]
-        source.notes.append(
+        reader.notes.append(
             f"{len(sides['gallery']) - len(kept):,} junk images of the gallery dropped"
         )
         sides["gallery"] = kept
     published = MARKET_COUNTS | {"gallery images": GALLERY_COUNTS[junk]}
-    return source.finish(sides, Protocol("Market-1501", True), published=published)
+    return reader.finish(sides, Protocol("Market-1501", True), published=published)
 
 
 def load_dukemtmc(
@@ -79,24 +84,18 @@ def load_dukemtmc(
 
     Args:
         root: the folder with bounding_box_train, or one that holds it.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
-    marks = tuple(FOLDERS.values())
-    folder = find_root("DukeMTMC-reID", root, marks, ("DukeMTMC-reID",), DUKE_OBTAIN)
-    source = Source("dukemtmc", folder, on_bad_image=on_bad_image, verify=verify)
-    sides = {side: _read(source, side, DUKE) for side in FOLDERS}
-    return source.finish(sides, Protocol("DukeMTMC-reID", True), published=DUKE_COUNTS)
+    reader = open_reader(DUKE_ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    sides = {side: _read(reader, side, DUKE) for side in FOLDERS}
+    return reader.finish(sides, Protocol("DukeMTMC-reID", True), published=DUKE_COUNTS)
 
 
-def _read(source: Source, side: str, pattern: re.Pattern[str]) -> list[Listed]:
+def _read(reader: Reader, side: str, pattern: re.Pattern[str]) -> list[Listed]:
     folder = FOLDERS[side]
     images, others = [], []
-    for name in sorted(path.name for path in (source.root / folder).iterdir()):
+    for name in sorted(path.name for path in (reader.root / folder).iterdir()):
         match = pattern.fullmatch(name)
         if match:
             name = f"{folder}/{name}"
@@ -104,7 +103,7 @@ def _read(source: Source, side: str, pattern: re.Pattern[str]) -> list[Listed]:
         else:
             others.append(name)
     if others:
-        source.notes.append(
+        reader.notes.append(
             f"{folder}: {len(others)} other file(s) are not read, first {others[0]!r}"
         )
     return images

@@ -4,11 +4,17 @@ import re
 from pathlib import Path
 
 from dex_jax.data._label_files import Line
-from dex_jax.data._reader import Listed, Source, find_root, keep_apart
+from dex_jax.data._reader import Listed, Origin, Reader, keep_apart, open_reader
 from dex_jax.data._records import Protocol, ReidData
 
-OBTAIN = "Its authors give it out on request (research only)."
-FOLDERS = ("MSMT17_V1", "MSMT17_V2")
+LISTS = tuple(f"list_{w}.txt" for w in ("train", "val", "query", "gallery"))
+ORIGIN = Origin(
+    "msmt17",
+    "MSMT17",
+    marks=LISTS,
+    below=("MSMT17_V1", "MSMT17_V2"),
+    obtain="Its authors give it out on request (research only).",
+)
 NAME = re.compile(r"(?:.*/)?\d+_\d+_(\d{1,2})_[^/]*\.jpg")
 PUBLISHED = {
     "train images": 32_621,
@@ -28,43 +34,37 @@ def load_msmt17(
 
     Args:
         root: the folder with list_train.txt, or one that holds it.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
-    lists = tuple(f"list_{w}.txt" for w in ("train", "val", "query", "gallery"))
-    folder = find_root("MSMT17", root, lists, FOLDERS, OBTAIN)
-    second = (folder / "mask_train_v2").is_dir()
+    reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    second = (reader.root / "mask_train_v2").is_dir()
     train, test = ("mask_train_v2", "mask_test_v2") if second else ("train", "test")
-    source = Source("msmt17", folder, on_bad_image=on_bad_image, verify=verify)
     read = {
-        name: _read(source, name, train if i < 2 else test)
-        for i, name in enumerate(lists)
+        name: _read(reader, name, train if i < 2 else test)
+        for i, name in enumerate(LISTS)
     }
     sides = {
-        "train": read[lists[0]] + read[lists[1]],
-        "query": read[lists[2]],
-        "gallery": read[lists[3]],
+        "train": read[LISTS[0]] + read[LISTS[1]],
+        "query": read[LISTS[2]],
+        "gallery": read[LISTS[3]],
     }
-    return source.finish(
+    return reader.finish(
         keep_apart(sides), Protocol("MSMT17", True), published=PUBLISHED
     )
 
 
-def _read(source: Source, listing: str, place: str) -> list[Listed]:
-    path = source.root / listing
+def _read(reader: Reader, listing: str, place: str) -> list[Listed]:
+    path = reader.root / listing
 
     def parse(line: Line) -> Listed | None:
         match = NAME.fullmatch(line.fields[0])
         if len(line.fields) != 2 or match is None:
             return None
-        identity = source.number(line.fields[1], "identity", path, line.number)
+        identity = reader.number(line.fields[1], "identity", path, line.number)
         return Listed(f"{place}/{line.fields[0]}", identity, int(match[1]))
 
-    return source.read_list(
+    return reader.read_list(
         path,
         parse,
         kind="not an image of MSMT17",

@@ -1,4 +1,4 @@
-"""All that is wrong with a data set, found in one pass and told in one error."""
+"""All that is wrong with a data set, found in one pass and listed in one error."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,7 +9,7 @@ SHOWN = 20
 
 
 def check_reading(on_bad_image: str, verify: object) -> None:
-    """Checks the two options of every loader.
+    """Checks the two options of every loader, which `dex_jax.data.load` explains.
 
     Raises:
         ValueError: another value.

@@ -1,9 +1,10 @@
 """The embedded data set: drawn once from a seed, kept, and read like any other."""
 
 import contextlib
-import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +21,24 @@ from rich.progress import (
 from rich.text import Text
 
 from dex_jax._checks import check_choice, check_count
-from dex_jax.data._images import decode_bytes
+from dex_jax.data._hold_out import REAL
+from dex_jax.data._images import EncodedImages
 from dex_jax.data._records import Protocol, ReidData, ReidSplit
-from dex_jax.procedural._plan import (
+from dex_jax.data._store import Contents, Place, Record, open_store
+from dex_jax.procedural import (
     RECIPES,
     SPLITS,
     VERSION,
+    Drawn,
     Job,
     digest,
+    draw_all,
     plan,
 )
-from dex_jax.procedural._worker import Drawn, draw_all
 
+NAME = "procedural_vehicles"
 
-class JpegImages:
-    """N images kept as JPEG files; `images[i]` decodes uint8 `[S, S, 3]`."""
-
-    def __init__(self, read: Callable[[int], bytes], names: tuple[str, ...]):
-        self._read = read
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        return decode_bytes(self._read(int(index)), self._names[index])
+Draw = Callable[[], AbstractContextManager[Iterator[Drawn]]]
 
 
 def load_procedural(
@@ -98,18 +90,21 @@ def load_procedural(
         workers = 1 if size == "tiny" else _cores()
     workers = check_count(workers, "workers")
 
-    def draw() -> contextlib.AbstractContextManager[Iterator[Drawn]]:
+    def draw() -> AbstractContextManager[Iterator[Drawn]]:
         return _shown(jobs, workers=workers, progress=progress, title=f"{size} set")
 
+    splits = {s: [job for job in jobs if job.split == s] for s in SPLITS}
     if in_memory:
-        readers = _keep(jobs, draw)
+        images = _keep(splits, draw)
     else:
-        readers = _open(_folder(data_dir), size, seed, jobs, content, draw)
+        label = size if seed == 0 else f"{size}-seed{seed}"
+        place = Place(_folder(data_dir), NAME, label, VERSION)
+        images = _open(place, splits, content, draw)
     return ReidData(
-        "procedural_vehicles",
-        *(_split([job for job in jobs if job.split == s], readers[s]) for s in SPLITS),
-        protocol=Protocol("procedural_vehicles", top=100),
-        source=f"procedural_vehicles-{VERSION}-{size}-seed{seed}-{content}",
+        NAME,
+        *(_split(splits[s], images[s]) for s in SPLITS),
+        protocol=Protocol(NAME, top=100),
+        source=f"{NAME}-{VERSION}-{size}-seed{seed}-{content}",
     )
 
 
@@ -129,35 +124,52 @@ def _folder(data_dir: str | Path | None) -> Path:
 
 
 def _open(
-    folder: Path, size: str, seed: int, jobs: list[Job], content: str, draw: Callable
-) -> dict[str, Callable[[int], bytes]]:
-    for module in ("tensorflow_datasets", "array_record"):
-        if importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(
-                f"procedural_vehicles is kept on disk by {module}, which is not "
-                "installed; install it or pass in_memory=True"
-            )
-    from dex_jax.data._procedural_store import open_store  # slow to import
+    place: Place, splits: dict[str, list[Job]], content: str, draw: Draw
+) -> dict[str, EncodedImages]:
+    @contextlib.contextmanager
+    def fill() -> Iterator[Contents]:
+        with draw() as drawn:
+            records = {s: _records(drawn, len(jobs)) for s, jobs in splits.items()}
+            yield Contents({"digest": content}, records)
 
-    return open_store(
-        folder, size=size, seed=seed, jobs=jobs, content=content, draw=draw
-    )
+    store = open_store(place, fill, instead="pass in_memory=True")
+    made_from = store.metadata.get("digest")
+    if made_from != content:
+        raise ValueError(
+            f"{place.folder}: holds the set of another recipe ({made_from}, expected "
+            f"{content}); delete that folder and load again"
+        )
+    return {s: store.images(s, _names(jobs)) for s, jobs in splits.items()}
 
 
-def _keep(jobs: list[Job], draw: Callable) -> dict[str, Callable[[int], bytes]]:
-    kept: dict[str, list[bytes]] = {split: [] for split in SPLITS}
+def _records(drawn: Iterator[Drawn], tracklets: int) -> Iterator[Record]:
+    """Takes so many tracklets, the next ones to be drawn."""
+    for job, images in itertools.islice(drawn, tracklets):
+        for name, image in zip(job.names, images, strict=True):
+            yield Record(image, job.identity, job.camera_id, job.tracklet, REAL, name)
+
+
+def _keep(splits: dict[str, list[Job]], draw: Draw) -> dict[str, EncodedImages]:
     with draw() as drawn:
-        for job, images in drawn:
-            kept[job.split] += images
-    return {split: images.__getitem__ for split, images in kept.items()}
+        kept = {
+            s: [record.image for record in _records(drawn, len(jobs))]
+            for s, jobs in splits.items()
+        }
+    return {
+        s: EncodedImages(kept[s].__getitem__, _names(jobs), NAME)
+        for s, jobs in splits.items()
+    }
 
 
-def _split(jobs: list[Job], read: Callable[[int], bytes]) -> ReidSplit:
+def _names(jobs: list[Job]) -> tuple[str, ...]:
+    return tuple(name for job in jobs for name in job.names)
+
+
+def _split(jobs: list[Job], images: EncodedImages) -> ReidSplit:
     counts = [len(job.names) for job in jobs]
-    names = tuple(name for job in jobs for name in job.names)
     return ReidSplit(
-        JpegImages(read, names),
-        names,
+        images,
+        _names(jobs),
         np.repeat([job.identity for job in jobs], counts),
         np.repeat([job.camera_id for job in jobs], counts),
         np.repeat([job.tracklet for job in jobs], counts),

@@ -25,15 +25,27 @@ class Listed(NamedTuple):
     line: int | None = None
 
 
-class Source:
+class Origin(NamedTuple):
+    """A data set as its authors publish it."""
+
+    name: str  # in the catalogue
+    title: str  # what its authors call it, for messages
+    marks: tuple[str, ...]  # files or folders that all lie in its folder
+    below: tuple[str, ...]  # what its folder may be called inside another one
+    obtain: str  # a sentence on how it is obtained
+
+
+class Reader:
     """Collects what a loader reads and makes one checked data set of it.
 
     Args:
         name: the data set.
         root: its folder; every image lies below.
-        on_bad_image: "error" lists absent and empty files in the error, "skip" decodes
-            every image once, leaves bad ones out and counts them in the notes.
-        verify: decode every image once, so that the error lists all bad ones.
+        on_bad_image: see `dex_jax.data.load`.
+        verify: see there.
+
+    Raises:
+        ValueError: one of these two has another value.
     """
 
     def __init__(self, name: str, root: Path, *, on_bad_image: str, verify: bool):
@@ -206,36 +218,32 @@ def keep_apart(sides: dict[str, list[Listed]]) -> dict[str, list[Listed]]:
     }
 
 
-def find_root(
-    name: str,
-    root: str | Path,
-    marks: tuple[str, ...],
-    below: tuple[str, ...],
-    how: str,
-) -> Path:
-    """Finds the folder of a data set.
+def open_reader(
+    origin: Origin, root: str | Path, *, on_bad_image: str, verify: bool
+) -> Reader:
+    """Finds the folder of a data set and opens a reader of it.
 
     Args:
-        name: the data set.
-        root: what the user gave.
-        marks: files or folders that all lie in the folder that is meant.
-        below: sub-folders of `root` to look into as well.
-        how: a sentence on how the set is obtained.
+        origin: of the data set.
+        root: what the user gave: the folder, or one that holds it.
+        on_bad_image: see `dex_jax.data.load`.
+        verify: see there.
 
     Raises:
-        FileNotFoundError: none of the folders holds the marks.
+        FileNotFoundError: the set is not there; says how to obtain it.
+        ValueError: `on_bad_image` or `verify` has another value.
     """
     root = Path(root)
-    for folder in (root, *(root / b for b in below)):
-        if all((folder / mark).exists() for mark in marks):
-            return folder
-    raise missing(name, root, ", ".join(marks), how)
+    for folder in (root, *(root / below for below in origin.below)):
+        if all((folder / mark).exists() for mark in origin.marks):
+            return Reader(origin.name, folder, on_bad_image=on_bad_image, verify=verify)
+    raise missing(origin.title, root, ", ".join(origin.marks), origin.obtain)
 
 
-def missing(name: str, root: Path, marks: str, how: str) -> FileNotFoundError:
+def missing(title: str, root: Path, marks: str, obtain: str) -> FileNotFoundError:
     """The error for a data set that is not at `root`: how to obtain it, what else."""
     return FileNotFoundError(
-        f"{root}: {name} is not here, expected a folder that holds {marks}. {how} "
+        f"{root}: {title} is not here, expected a folder that holds {marks}. {obtain} "
         "Without it: 'procedural_vehicles' is drawn by the package itself."
     )
 

@@ -1,4 +1,4 @@
-"""The records that every station speaks: images with identities, cameras, tracklets."""
+"""The records that all parts exchange: images with identities, cameras, tracklets."""
 
 import typing
 from collections.abc import Sequence

@@ -1,242 +1,252 @@
-"""Any data set of the catalogue as a TFDS builder over ArrayRecord files."""
+"""The store of a data set: built once by one process, read by all afterwards.
+
+A store is a TFDS data set in ArrayRecord files. The packages that write and read them
+are slow to load, so the first store that is opened imports them.
+"""
 
 import contextlib
-import io
+import functools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
-from absl import logging
 
-from dex_jax.data._images import ImageFiles, decode_bytes, fingerprint
-from dex_jax.data._records import Protocol, ReidData, ReidSplit
+from dex_jax._checks import require
+from dex_jax.data._images import EncodedImages
 
-SIDES = ("train", "query", "gallery")
-LABELS = ("identities", "cameras", "tracklets")
+RECORDS_PER_FILE = 20_000
 
 
-@dataclass
-class StoreConfig(tfds.core.BuilderConfig):
-    """What is read into a store: a loader, its options, the file below the root."""
+class Record(NamedTuple):
+    """One image file with its labels, as a store keeps it."""
 
-    loader: Callable[..., ReidData] | None = None
-    options: dict[str, object] = field(default_factory=dict)
-    file: str = ""
+    image: bytes
+    identity: int
+    camera: int
+    tracklet: int
+    domain: str
+    name: str
 
 
-class ReidStore(tfds.core.GeneratorBasedBuilder):
-    """The splits of one data set: image files as they are, with their labels.
+@dataclass(frozen=True)
+class Contents:
+    """What a store is built from."""
 
-    The labels of all images lie in the metadata as well, so that a store opens without
-    reading its records.
+    metadata: dict[str, Any]
+    """Kept beside the records and read back in full: words, numbers, lists, dicts."""
+    splits: dict[str, Iterator[Record]]
+    """Consumed one after the other in this order; a split without images is left out,
+    as it would have no file."""
+
+
+class Place(NamedTuple):
+    """Where a store lies: `data_dir/kind/label/version`."""
+
+    data_dir: Path
+    kind: str
+    label: str
+    version: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the store; it exists only once the store is complete."""
+        return self.data_dir / self.kind / self.label / self.version
+
+
+class DamagedStoreError(ValueError):
+    """A store cannot be read.
+
+    Args:
+        folder: of the store.
+        fault: what is wrong with it.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir: the root that dex_jax.data.load takes."
-    url_infos = None  # nothing is downloaded: no list of addresses is looked for
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="A re-identification data set with its published protocol.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "identity": np.int64,
-                    "camera": np.int64,
-                    "tracklet": np.int64,
-                    "domain": tfds.features.Text(),
-                    "name": tfds.features.Text(),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
+    def __init__(self, folder: Path, fault: object):
+        super().__init__(
+            f"{folder}: the store is damaged; delete that folder and load again "
+            f"({fault})"
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        config = self.builder_config
-        if not isinstance(config, StoreConfig) or config.loader is None:
-            raise ValueError("config: expected a StoreConfig with a loader")
-        root = Path(dl_manager.manual_dir) / config.file
-        data = config.loader(root, **(config.options | {"verify": True}))
-        info: Any = self.info
-        info.metadata.update(_describe(data), root=os.fspath(root.resolve()))
-        sides = {side: getattr(data, side) for side in SIDES}
-        # A split without images has no file.
-        return {k: self._generate_examples(s) for k, s in sides.items() if len(s)}
 
-    def _generate_examples(self, split: ReidSplit) -> Iterator[tuple[int, dict]]:
-        if not isinstance(split.images, ImageFiles):
-            raise ValueError("images: expected image files")
-        for i, name in enumerate(split.names):
-            yield (
-                i,
-                {
-                    "image": split.images.path(i).read_bytes(),
-                    "identity": split.identities[i],
-                    "camera": split.cameras[i],
-                    "tracklet": split.tracklets[i],
-                    "domain": str(split.domains[i]),
-                    "name": name,
-                },
-            )
+class Store:
+    """A store that is open for reading.
 
+    Args:
+        folder: of a complete store.
 
-class StoredImages:
-    """The images of one split of a store; `images[i]` decodes uint8 `[H, W, 3]`."""
+    Attributes:
+        folder: the same.
+        metadata: what it was built with.
 
-    def __init__(self, builder: ReidStore, side: str, names: tuple[str, ...]):
-        source: Any = builder.as_data_source
-        self._records = source(side, decoders={"image": tfds.decode.SkipDecoding()})
-        self._names = names
-        self._place = builder.data_dir
-        if len(self._records) != len(names):
-            raise ValueError(f"{len(self._records)} {side} images, not {len(names)}")
+    Raises:
+        DamagedStoreError: it cannot be read.
+    """
 
-    def __len__(self) -> int:
-        return len(self._names)
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.metadata, self._records = _open_records(folder)
+            for records in self._records.values():
+                # A file that was cut short has lost its end.
+                records[len(records) - 1]
+        except Exception as error:
+            raise DamagedStoreError(folder, error) from error
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        content = self._records[int(index)]["image"]
-        return decode_bytes(content, f"{self._place}: {self._names[index]}")
+    def images(self, split: str, names: tuple[str, ...]) -> EncodedImages:
+        """Returns the images of a split, which are decoded when they are asked for.
+
+        Args:
+            split: its name.
+            names: N names of the images, for messages.
+
+        Raises:
+            DamagedStoreError: the split does not hold N images.
+        """
+        size = len(self._records[split]) if split in self._records else 0
+        if size != len(names):
+            fault = f"{size} {split} images, not {len(names)}"
+            raise DamagedStoreError(self.folder, fault)
+        read = functools.partial(self._read, split)
+        return EncodedImages(read, names, str(self.folder))
+
+    def _read(self, split: str, index: int) -> bytes:
+        try:
+            return self._records[split][index]["image"]
+        except Exception as error:
+            raise DamagedStoreError(self.folder, error) from error
 
 
 def open_store(
-    name: str,
-    loader: Callable[..., ReidData],
+    place: Place,
+    fill: Callable[[], AbstractContextManager[Contents]],
     *,
-    root: str | Path | None,
-    data_dir: str | Path,
-    options: dict[str, object],
-) -> ReidData:
-    """Reads a data set from its store, building it from `root` on the first call.
+    instead: str,
+) -> Store:
+    """Opens a store, building it first where there is none.
+
+    Processes that ask for the same store at once build it once: one does, the others
+    wait for it. What a killed build left behind is removed by the next one.
 
     Args:
-        name: in the catalogue.
-        loader: reads `root` where there is no store yet; every image is decoded once.
-        root: may be None or gone once the store is built; files that change
-            afterwards are not looked at (delete the store). A manifest is always given:
-            its content tells the stores apart.
-        data_dir: the folder of all stores.
-        options: of the loader; another value is another store.
+        place: of the store.
+        fill: opens what the store is built from; closed when the store is built.
+        instead: what a user can do without a store, which ends two of the messages.
 
     Raises:
-        FileNotFoundError: there is neither a store nor a root.
-        ValueError: the root is broken (everything is listed), the folder cannot be
-            written, the store is damaged or was built from another root.
+        ModuleNotFoundError: a package that keeps a store is not installed.
+        ValueError: the folder cannot be written.
+        DamagedStoreError: the store cannot be read.
     """
-    path = Path(root) if root is not None else None
-    config = _config(name, loader, options, path)
     try:
-        Path(data_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"data_dir: cannot write to {data_dir} ({error})") from error
-    with _quiet():
-        builder = ReidStore(
-            config=config, data_dir=os.fspath(data_dir), file_format="array_record"
-        )
-    place = Path(builder.data_dir)
-    if not place.is_dir():
-        if path is None or not path.exists():
-            raise FileNotFoundError(
-                f"root: {name} is not built at {place} yet and there is nothing at "
-                f"{root}; say where it lies"
-            )
-        _build(builder, path.parent if config.file else path)
-    try:
-        stored: dict[str, Any] = dict(builder.info.metadata or {})
-        data = _read(builder, stored)
-        built_from = stored["root"]
-    except Exception as error:
-        raise ValueError(
-            f"{place}: the store is damaged ({error}); delete it and load again"
-        ) from error
-    if path is not None and path.exists() and str(path.resolve()) != built_from:
-        raise ValueError(
-            f"root: the store at {place} was built from {built_from}, not from {path}; "
-            "delete it or give another data_dir"
-        )
-    return data
+        require("tensorflow_datasets", "array_record", extra="data")
+    except ModuleNotFoundError as error:
+        message = f"data_dir: {error}; or {instead}"
+        raise ModuleNotFoundError(message, name=error.name) from None
+    if not place.folder.is_dir():
+        with _alone(place, instead):
+            # Another process may have built it in the meantime.
+            if not place.folder.is_dir():
+                _build(place, fill)
+    return Store(place.folder)
 
 
-def _config(
-    name: str,
-    loader: Callable[..., ReidData],
-    options: dict[str, object],
-    root: Path | None,
-) -> StoreConfig:
-    words = [f"{key}={value}" for key, value in sorted(options.items())]
-    file = ""
-    if root is not None and root.is_file():
-        # One folder may hold several manifests, and a changed one is another set.
-        file = root.name
-        words = [root.stem, fingerprint(root.read_bytes()), *words]
-    label = "-".join([name, *words]).replace("/", "_")
-    return StoreConfig(name=label, loader=loader, options=options, file=file)
+def _build(place: Place, fill: Callable[[], AbstractContextManager[Contents]]) -> None:
+    """Builds a store under another name, which it loses when everything is in it."""
+    unfinished = place.folder.with_name(f"incomplete.{place.version}")
+    unfinished.mkdir()
+    try:
+        with fill() as contents:
+            _write(unfinished, place, contents)
+        unfinished.rename(place.folder)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+
+
+def _write(folder: Path, place: Place, contents: Contents) -> None:
+    """Writes each record as it comes: none but the current one is held in memory."""
+    import tensorflow_datasets as tfds
+
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=place.kind,
+            version=tfds.core.Version(place.version),
+            data_dir=os.fspath(folder),
+            module_name=__name__,
+            config_name=place.label,
+        ),
+        description="A re-identification data set.",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "identity": np.int64,
+                "camera": np.int64,
+                "tracklet": np.int64,
+                "domain": tfds.features.Text(),
+                "name": tfds.features.Text(),
+            }
+        ),
+        metadata=tfds.core.MetadataDict(contents.metadata),
+        disable_shuffling=True,
+    )
+    # A builder of TFDS would sort all records first, and those of a split above one
+    # gigabyte with tensorflow, which this package does without.
+    writer: Any = tfds.core.SequentialWriter(
+        info, RECORDS_PER_FILE, file_format="array_record"
+    )
+    writer.initialize_splits(list(contents.splits))
+    for split, records in contents.splits.items():
+        writer.add_examples({split: (record._asdict() for record in records)})
+    writer.close_all()
+
+
+def _open_records(
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, Sequence[dict[str, Any]]]]:
+    """Opens the files of a store, which say themselves what their records hold.
+
+    Returns:
+        The metadata, and the records of each split, whose images are not decoded.
+
+    Raises:
+        Exception: whatever the packages make of damaged files.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(os.fspath(folder))
+    # The package types this method for all of its file formats at once.
+    open_split: Any = builder.as_data_source
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    splits = list(builder.info.splits or {})
+    records = {split: open_split(split, decoders=decoders) for split in splits}
+    return dict(builder.info.metadata or {}), records
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # TFDS logs every configuration that it has not been told of.
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+def _alone(place: Place, instead: str) -> Iterator[None]:
+    """Holds a store against other processes; removes what a killed build left.
+
+    The operating system gives the lock back when its holder ends, however it ends.
+    """
+    import fcntl  # Windows lacks it, and the packages that keep a store
+
+    folder = place.folder.parent
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(
+            f"data_dir: cannot write to {place.data_dir} ({error.strerror}); pass a "
+            f"folder that can be written, or {instead}"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # "incomplete.X_1.0.0" is what builds of earlier versions left.
+        for left in folder.glob("incomplete.*"):
+            shutil.rmtree(left)
         yield
-    finally:
-        logging.set_verbosity(level)
-
-
-def _build(builder: ReidStore, manual_dir: Path) -> None:
-    config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir))
-    # TFDS announces a download on stdout; ours is none. Its bars go to stderr.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_config=config)
-
-
-def _describe(data: ReidData) -> dict[str, Any]:
-    splits = {side: getattr(data, side) for side in SIDES}
-    return {
-        "name": data.name,
-        "protocol": asdict(data.protocol),
-        "source": data.source,
-        "identity_names": list(data.identity_names),
-        "camera_names": list(data.camera_names),
-        "notes": list(data.notes),
-        "splits": {
-            side: {
-                "names": list(split.names),
-                "domains": split.domains.tolist(),
-                **{kind: getattr(split, kind).tolist() for kind in LABELS},
-            }
-            for side, split in splits.items()
-        },
-    }
-
-
-def _read(builder: ReidStore, stored: dict[str, Any]) -> ReidData:
-    splits = {}
-    for side, labels in stored["splits"].items():
-        names = tuple(labels["names"])
-        splits[side] = ReidSplit(
-            StoredImages(builder, side, names) if names else (),
-            names,
-            *(np.array(labels[kind], np.int64) for kind in LABELS),
-            domains=np.array(labels["domains"], "U"),
-        )
-    return ReidData(
-        name=stored["name"],
-        train=splits["train"],
-        query=splits["query"],
-        gallery=splits["gallery"],
-        protocol=Protocol(**stored["protocol"]),
-        source=stored["source"],
-        identity_names=tuple(stored["identity_names"]),
-        camera_names=tuple(stored["camera_names"]),
-        notes=tuple(stored["notes"]),
-    )

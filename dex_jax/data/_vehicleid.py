@@ -8,11 +8,9 @@ import numpy as np
 from dex_jax._checks import check_choice, check_count
 from dex_jax.data._label_files import Line
 from dex_jax.data._random_gallery import random_gallery
-from dex_jax.data._reader import Listed, Source, find_root
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import Protocol, ReidData
 
-OBTAIN = "Peking University gives it out on request (research only)."
-FOLDERS = ("VehicleID_V1.0", "VehicleID")
 SIZES = {
     "small": "800",
     "medium": "1600",
@@ -22,6 +20,13 @@ SIZES = {
     "13164": "13164",
 }
 LISTS = "train_test_split"
+ORIGIN = Origin(
+    "vehicleid",
+    "VehicleID",
+    marks=("image", f"{LISTS}/train_list.txt"),
+    below=("VehicleID_V1.0", "VehicleID"),
+    obtain="Peking University gives it out on request (research only).",
+)
 DRAWS = 10
 PUBLISHED = {"train images": 113_346, "train identities": 13_164}
 PUBLISHED_TEST = {"small": 6_493, "medium": 13_377, "large": 19_777}
@@ -50,25 +55,20 @@ def load_vehicleid(
         draw: one of the random galleries alone, from 0; None is the first, with a
             protocol that asks for the mean over ten.
         seed: of all draws.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
     check_choice(size, "size", tuple(SIZES))
     if draw is not None:
         check_count(draw, "draw", least=0)
     check_count(seed, "seed", least=0)
-    marks = ("image", f"{LISTS}/train_list.txt")
-    folder = find_root("VehicleID", root, marks, FOLDERS, OBTAIN)
-    source = Source("vehicleid", folder, on_bad_image=on_bad_image, verify=verify)
-    test = sorted(_read(source, _test_list(folder / LISTS, SIZES[size])))
+    reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    lists = reader.root / LISTS
+    test = sorted(_read(reader, _test_list(lists, SIZES[size])))
     identities = np.array([image.identity for image in test], np.int64)
     chosen = random_gallery(identities, draw=draw or 0, seed=seed)
     sides = {
-        "train": _read(source, folder / LISTS / "train_list.txt"),
+        "train": _read(reader, lists / "train_list.txt"),
         "query": list(compress(test, ~chosen)),
         "gallery": list(compress(test, chosen)),
     }
@@ -80,7 +80,7 @@ def load_vehicleid(
         protocol = Protocol(f"VehicleID {size}", draws=DRAWS, draw_seed=seed)
     else:
         protocol = Protocol(f"VehicleID {size}, random gallery {draw}")
-    return source.finish(sides, protocol, published=published)
+    return reader.finish(sides, protocol, published=published)
 
 
 def _test_list(lists: Path, size: str) -> Path:
@@ -92,12 +92,12 @@ def _test_list(lists: Path, size: str) -> Path:
     raise FileNotFoundError(f"{lists / names[0]}: missing list of VehicleID")
 
 
-def _read(source: Source, path: Path) -> list[Listed]:
+def _read(reader: Reader, path: Path) -> list[Listed]:
     def parse(line: Line) -> Listed | None:
         if len(line.fields) != 2:
             return None
         stem, identity = line.fields
-        number = source.number(identity, "identity", path, line.number)
+        number = reader.number(identity, "identity", path, line.number)
         return Listed(f"image/{stem.removesuffix('.jpg')}.jpg", number)
 
-    return source.read_list(path, parse, expected="image and identity")
+    return reader.read_list(path, parse, expected="image and identity")

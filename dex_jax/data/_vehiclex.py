@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dex_jax.data._label_files import read_items
-from dex_jax.data._reader import Listed, Source, missing
+from dex_jax.data._reader import Listed, Reader, missing
 from dex_jax.data._records import Protocol, ReidData
 
 OBTAIN = (
@@ -39,22 +39,18 @@ def load_vehiclex(
         root: the folder of the set, or one that holds it, or a flat folder of images.
         images: the folder of images below `root`, such as "sys_image_train_tr" for a
             translated copy; None takes image_train, sys_image_train or `root` itself.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
     folder, place = _find(Path(root), images)
-    source = Source("vehiclex", folder, on_bad_image=on_bad_image, verify=verify)
+    reader = Reader("vehiclex", folder, on_bad_image=on_bad_image, verify=verify)
     labels = folder / "train_label.xml"
     listed = (
-        _from_labels(source, labels, place)
+        _from_labels(reader, labels, place)
         if labels.exists()
-        else _from_names(source, place)
+        else _from_names(reader, place)
     )
-    return source.finish(
+    return reader.finish(
         {"train": listed}, Protocol("training only"), published=PUBLISHED, domain="sim"
     )
 
@@ -75,18 +71,18 @@ def _find(root: Path, images: str | None) -> tuple[Path, str]:
     )
 
 
-def _from_labels(source: Source, labels: Path, place: str) -> list[Listed]:
+def _from_labels(reader: Reader, labels: Path, place: str) -> list[Listed]:
     listed = []
-    for line, attributes in read_items(labels, source.problems):
+    for line, attributes in read_items(labels, reader.problems):
         name = attributes.get("imageName", "")
         camera = attributes.get("cameraID", "").removeprefix("c")
         listed.append(
             Listed(
                 f"{place}/{name}" if place else name,
-                source.number(
+                reader.number(
                     attributes.get("vehicleID", ""), "vehicleID", labels, line
                 ),
-                source.number(camera, "cameraID", labels, line),
+                reader.number(camera, "cameraID", labels, line),
                 file=labels.name,
                 line=line,
             )
@@ -94,18 +90,18 @@ def _from_labels(source: Source, labels: Path, place: str) -> list[Listed]:
     return sorted(listed)
 
 
-def _from_names(source: Source, place: str) -> list[Listed]:
+def _from_names(reader: Reader, place: str) -> list[Listed]:
     listed, strange = [], 0
-    for path in sorted((source.root / place).glob("*.jpg")):
+    for path in sorted((reader.root / place).glob("*.jpg")):
         match = NAME.fullmatch(path.name)
         if match is None:
             strange += 1
             continue
         name = f"{place}/{path.name}" if place else path.name
         listed.append(Listed(name, int(match[1]), int(match[2]), file=name))
-    source.notes.append(
+    reader.notes.append(
         "no train_label.xml: identity and camera are those of the names"
     )
     if strange:
-        source.notes.append(f"{strange} file(s) of another name are left out")
+        reader.notes.append(f"{strange} file(s) of another name are left out")
     return listed

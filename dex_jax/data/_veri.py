@@ -5,11 +5,16 @@ from pathlib import Path
 
 from dex_jax._checks import check_choice
 from dex_jax.data._label_files import Line, read_items, read_lines, whole_number
-from dex_jax.data._reader import Listed, Source, find_root
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
-OBTAIN = "Its authors give it out on request by e-mail (non-commercial use)."
-FOLDERS = ("VeRi", "VeRi_with_plate")
+ORIGIN = Origin(
+    "veri776",
+    "VeRi-776",
+    marks=("name_train.txt", "name_test.txt", "name_query.txt", "image_train"),
+    below=("VeRi", "VeRi_with_plate"),
+    obtain="Its authors give it out on request by e-mail (non-commercial use).",
+)
 NAME = re.compile(r"(\d{4})_c(\d{3})_\d{8}_\d+\.jpg")
 PUBLISHED = {
     "train images": 37_778,
@@ -42,31 +47,25 @@ def load_veri776(
         root: the folder with name_train.txt, or one that holds it.
         protocol: "image" (each query ranks images) or "track" (it ranks the gallery's
             tracks); papers use both.
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
     check_choice(protocol, "protocol", ("image", "track"))
-    marks = ("name_train.txt", "name_test.txt", "name_query.txt", "image_train")
-    folder = find_root("VeRi-776", root, marks, FOLDERS, OBTAIN)
-    source = Source("veri776", folder, on_bad_image=on_bad_image, verify=verify)
+    reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
     sides = {
-        "train": _side(source, "train"),
-        "query": [i._replace(tracklet=UNKNOWN) for i in _side(source, "query")],
-        "gallery": _with_tracks(source, _side(source, "test")),
+        "train": _side(reader, "train"),
+        "query": [i._replace(tracklet=UNKNOWN) for i in _side(reader, "query")],
+        "gallery": _with_tracks(reader, _side(reader, "test")),
     }
-    _note_labels(source, sides["train"])
-    _check_index(source, "gt_index.txt", sides["query"], sides["gallery"], same=False)
-    _check_index(source, "jk_index.txt", sides["query"], sides["gallery"], same=True)
+    _note_labels(reader, sides["train"])
+    _check_index(reader, "gt_index.txt", sides["query"], sides["gallery"], same=False)
+    _check_index(reader, "jk_index.txt", sides["query"], sides["gallery"], same=True)
     unit = {"image": "image", "track": "tracklet"}[protocol]
     rule = Protocol(f"VeRi-776 image-to-{protocol}", True, gallery_unit=unit)
-    return source.finish(sides, rule, published=PUBLISHED)
+    return reader.finish(sides, rule, published=PUBLISHED)
 
 
-def _side(source: Source, side: str) -> list[Listed]:
+def _side(reader: Reader, side: str) -> list[Listed]:
     def parse(line: Line) -> Listed | None:
         match = NAME.fullmatch(line.fields[0])
         if match is None:
@@ -75,19 +74,19 @@ def _side(source: Source, side: str) -> list[Listed]:
         track = identity * 1000 + camera
         return Listed(f"image_{side}/{line.fields[0]}", identity, camera, track)
 
-    return source.read_list(
-        source.root / f"name_{side}.txt",
+    return reader.read_list(
+        reader.root / f"name_{side}.txt",
         parse,
         kind="not an image of VeRi-776",
         expected="a name like 0001_c001_00000001_0.jpg",
     )
 
 
-def _with_tracks(source: Source, gallery: list[Listed]) -> list[Listed]:
+def _with_tracks(reader: Reader, gallery: list[Listed]) -> list[Listed]:
     names = ("test_track.txt", "test_track_VeRi.txt")
-    path = next((p for n in names if (p := source.root / n).exists()), None)
+    path = next((p for n in names if (p := reader.root / n).exists()), None)
     if path is None:
-        source.notes.append(
+        reader.notes.append(
             "no test_track.txt: one (identity, camera) of the gallery is one track"
         )
         return gallery
@@ -99,13 +98,13 @@ def _with_tracks(source: Source, gallery: list[Listed]) -> list[Listed]:
         for name in members:
             if name not in known:
                 kind = "track of an image that is not listed"
-                source.problems.add(kind, path, line=number, value=name)
+                reader.problems.add(kind, path, line=number, value=name)
             elif tracks.setdefault(name, number) != number:
                 kind = "image in two tracks"
-                source.problems.add(kind, path, line=number, value=name)
+                reader.problems.add(kind, path, line=number, value=name)
     alone = len(known) - len(tracks)
     if alone:
-        source.notes.append(f"{alone} gallery image(s) are in no track and stand alone")
+        reader.notes.append(f"{alone} gallery image(s) are in no track and stand alone")
     return [
         image._replace(
             tracklet=tracks.get(image.name.removeprefix("image_test/"), UNKNOWN)
@@ -114,29 +113,29 @@ def _with_tracks(source: Source, gallery: list[Listed]) -> list[Listed]:
     ]
 
 
-def _note_labels(source: Source, train: list[Listed]) -> None:
-    path = source.root / "train_label.xml"
+def _note_labels(reader: Reader, train: list[Listed]) -> None:
+    path = reader.root / "train_label.xml"
     if path.exists():
         labelled = {
             f"image_train/{item.attributes.get('imageName', '')}"
-            for item in read_items(path, source.problems)
+            for item in read_items(path, reader.problems)
         }
         lacking = sum(image.name not in labelled for image in train)
         if lacking:
-            source.notes.append(
+            reader.notes.append(
                 f"{path.name} lacks {lacking} training image(s); the names decide"
             )
 
 
 def _check_index(
-    source: Source, name: str, query: list[Listed], gallery: list[Listed], *, same: bool
+    reader: Reader, name: str, query: list[Listed], gallery: list[Listed], *, same: bool
 ) -> None:
-    path = source.root / name
+    path = reader.root / name
     if not path.exists():
         return
     lines = read_lines(path, blank=True)
     if len(lines) < len(query):
-        source.notes.append(f"{name}: {len(lines)} lines for {len(query)} queries")
+        reader.notes.append(f"{name}: {len(lines)} lines for {len(query)} queries")
     rows: dict[int, list[tuple[int, int]]] = {}
     for row, image in enumerate(gallery, start=1):
         rows.setdefault(image.identity, []).append((row, image.camera))
@@ -147,7 +146,7 @@ def _check_index(
             if (camera == image.camera) == same
         }
         if {whole_number(field) for field in fields} != expected:
-            source.notes.append(
+            reader.notes.append(
                 f"{name}, line {number}: differs from the camera rule for {image.name}"
             )
             return

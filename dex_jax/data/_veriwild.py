@@ -4,14 +4,19 @@ from pathlib import Path
 
 from dex_jax._checks import check_choice
 from dex_jax.data._label_files import Line, read_lines, whole_number
-from dex_jax.data._reader import Listed, Source, find_root
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
-OBTAIN = "Its authors give it out under their terms (non-commercial use)."
-FOLDERS = ("VERI-Wild", "VeRI-Wild")
 SIZES = {"small": 3_000, "medium": 5_000, "large": 10_000}
 GALLERY = {"small": 41_861, "medium": 69_389, "large": 138_517}
 LISTS = "train_test_split"
+ORIGIN = Origin(
+    "veriwild",
+    "VERI-Wild",
+    marks=(LISTS, "images"),
+    below=("VERI-Wild", "VeRI-Wild"),
+    obtain="Its authors give it out under their terms (non-commercial use).",
+)
 
 
 def load_veriwild(
@@ -30,25 +35,20 @@ def load_veriwild(
     Args:
         root: the folder with train_test_split and images, or one that holds it.
         size: "small" (3,000 identities), "medium" (5,000) or "large" (10,000).
-        on_bad_image: "error" or "skip" (leave out and count).
-        verify: decode every image once, so that the error lists all bad ones.
-
-    Raises:
-        FileNotFoundError: the set is not there.
-        ValueError: all that is wrong with its files, the first 20 with their lines.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        verify: see there.
     """
     check_choice(size, "size", tuple(SIZES))
-    folder = find_root("VERI-Wild", root, (LISTS, "images"), FOLDERS, OBTAIN)
-    source = Source("veriwild", folder, on_bad_image=on_bad_image, verify=verify)
-    cameras = _cameras(source)
+    reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
+    cameras = _cameras(reader)
     identities = SIZES[size]
     sides = {
-        "train": _read(source, ("train_list", "train_list_start0"), cameras),
+        "train": _read(reader, ("train_list", "train_list_start0"), cameras),
         "query": _read(
-            source, (f"test_{identities}_query", f"test_{identities}_id_query"), cameras
+            reader, (f"test_{identities}_query", f"test_{identities}_id_query"), cameras
         ),
         "gallery": _read(
-            source, (f"test_{identities}", f"test_{identities}_id"), cameras
+            reader, (f"test_{identities}", f"test_{identities}_id"), cameras
         ),
     }
     published = {
@@ -59,13 +59,13 @@ def load_veriwild(
         "gallery identities": identities,
     }
     protocol = Protocol(f"VERI-Wild {size}", True)
-    return source.finish(sides, protocol, published=published)
+    return reader.finish(sides, protocol, published=published)
 
 
 def _read(
-    source: Source, names: tuple[str, ...], cameras: dict[str, int]
+    reader: Reader, names: tuple[str, ...], cameras: dict[str, int]
 ) -> list[Listed]:
-    paths = [source.root / LISTS / f"{name}.txt" for name in names]
+    paths = [reader.root / LISTS / f"{name}.txt" for name in names]
     path = next((p for p in paths if p.exists()), None)
     if path is None:
         raise FileNotFoundError(f"{paths[0]}: missing list of VERI-Wild")
@@ -78,19 +78,19 @@ def _read(
             return None
         camera = cameras.get(stem, UNKNOWN)
         if len(line.fields) == 3:
-            camera = source.number(line.fields[2], "camera", path, line.number)
+            camera = reader.number(line.fields[2], "camera", path, line.number)
         if camera == UNKNOWN:
             kind = "camera unknown (vehicle_info.txt has it)"
-            source.problems.add(kind, path, line=line.number, value=stem)
+            reader.problems.add(kind, path, line=line.number, value=stem)
         return Listed(f"images/{stem}.jpg", identity, camera)
 
-    return source.read_list(
+    return reader.read_list(
         path, parse, kind="not an image of VERI-Wild", expected="identity/image"
     )
 
 
-def _cameras(source: Source) -> dict[str, int]:
-    path = source.root / LISTS / "vehicle_info.txt"
+def _cameras(reader: Reader) -> dict[str, int]:
+    path = reader.root / LISTS / "vehicle_info.txt"
     cameras: dict[str, int] = {}
     if path.exists():
         for number, fields in read_lines(path, separator=";"):
@@ -99,5 +99,5 @@ def _cameras(source: Source) -> dict[str, int]:
                 cameras[fields[0].removesuffix(".jpg")] = camera
             elif number > 1:  # the first line may be a header
                 kind = "camera is not a number"
-                source.problems.add(kind, path, line=number, value=";".join(fields))
+                reader.problems.add(kind, path, line=number, value=";".join(fields))
     return cameras

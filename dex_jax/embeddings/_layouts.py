@@ -121,12 +121,8 @@ def _read_mat(path: Path) -> EmbeddingFile:
 
 
 def _load_mat(path: Path) -> dict[str, np.ndarray]:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise ValueError(
-            f"{path}: reading .mat needs scipy: pip install scipy"
-        ) from None
+    from scipy.io import loadmat  # jax brings scipy; slow to import
+
     try:
         contents = loadmat(path)
     except NotImplementedError:

@@ -1,45 +1,50 @@
 """Descriptors described, re-ranked and scored: what a report is drawn from."""
 
-from dex_jax.evaluation._cache import Cache, Descriptors, code_version
-from dex_jax.evaluation._cameras import CameraMatrix, camera_matrix
-from dex_jax.evaluation._choices import changed_protocol, find_query, report_name
-from dex_jax.evaluation._draws import further_draws
-from dex_jax.evaluation._extraction import (
-    describe,
-    describe_data,
-    extract,
-    scaled_size,
-)
-from dex_jax.evaluation._labels import counted_pairs, pair_scores, protocol_labels
-from dex_jax.evaluation._paper import PAPER_DATA, TABLES, Row, Table, rows_for
-from dex_jax.evaluation._results import (
-    Result,
-    Scored,
-    compare,
-    rank_all,
-    run_row,
-    score,
-    shared_graphs,
-    tracklet_notes,
-)
-from dex_jax.evaluation._run_source import RunSource
-from dex_jax.evaluation._sources import EmbeddingSource, Source, with_labels
-from dex_jax.evaluation._statistics import (
-    Comparison,
-    Interval,
-    holm,
-    mean_interval,
-    paired_comparison,
-)
-from dex_jax.evaluation._submission import (
-    read_ranking,
-    read_submission,
-    submit,
-    write_submission,
-)
-from dex_jax.evaluation._sweep import Grid, Swept, read_sweep, sweep
-from dex_jax.evaluation._validation import validate
-from dex_jax.evaluation._verification import Verification, verify
+from dex_jax._checks import missing_extra
+
+try:
+    from dex_jax.evaluation._cache import Cache, Descriptors, code_version
+    from dex_jax.evaluation._cameras import CameraMatrix, camera_matrix
+    from dex_jax.evaluation._choices import changed_protocol, find_query, report_name
+    from dex_jax.evaluation._draws import further_draws
+    from dex_jax.evaluation._extraction import (
+        describe,
+        describe_data,
+        extract,
+        scaled_size,
+    )
+    from dex_jax.evaluation._labels import counted_pairs, pair_scores, protocol_labels
+    from dex_jax.evaluation._paper import PAPER_DATA, TABLES, Row, Table, rows_for
+    from dex_jax.evaluation._results import (
+        Result,
+        Scored,
+        compare,
+        rank_all,
+        run_row,
+        score,
+        shared_graphs,
+        tracklet_notes,
+    )
+    from dex_jax.evaluation._run_source import RunSource
+    from dex_jax.evaluation._sources import EmbeddingSource, Source, with_labels
+    from dex_jax.evaluation._statistics import (
+        Comparison,
+        Interval,
+        holm,
+        mean_interval,
+        paired_comparison,
+    )
+    from dex_jax.evaluation._submission import (
+        read_ranking,
+        read_submission,
+        submit,
+        write_submission,
+    )
+    from dex_jax.evaluation._sweep import Grid, Swept, read_sweep, sweep
+    from dex_jax.evaluation._validation import validate
+    from dex_jax.evaluation._verification import Verification, verify
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "train") from None
 
 __all__ = [
     "PAPER_DATA",

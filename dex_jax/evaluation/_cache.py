@@ -11,8 +11,19 @@ import numpy as np
 
 from dex_jax.embeddings._fields import read_arrays
 
-# Whatever may change a descriptor; a changed line makes all cached ones old.
-_CODE = ("models", "data", "extraction.py", "training.py", "runs.py")
+# What may change a descriptor of the same weights and image files: decoding, resizing,
+# normalising and the network. A changed line there makes all cached ones old.
+CODE = (
+    "_checks.py",
+    "data/_images.py",
+    "evaluation/_extraction.py",
+    "models",
+    "pipeline/_augment.py",
+    "pipeline/_batches.py",
+    "runs/_build.py",
+    "runs/_load.py",
+    "training/_network.py",
+)
 
 
 class Descriptors(NamedTuple):
@@ -97,17 +108,26 @@ def _read_cached(path: Path, text: str) -> Descriptors:
     return Descriptors(features, float(arrays["seconds"]), reused=True)
 
 
-def code_version() -> str:
-    """A hash of the source files that descriptors depend on."""
-    root = Path(__file__).parent
-    files = [root / name for name in _CODE]
-    sources = [
-        source
-        for path in files
-        for source in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
-    ]
-    return digest(b"".join(source.read_bytes() for source in sources))
+def code_version(package: Path = Path(__file__).parents[1]) -> str:
+    """A hash of the source files that descriptors depend on.
+
+    Args:
+        package: the folder of `dex_jax`.
+
+    Raises:
+        FileNotFoundError: one of the files is not there.
+    """
+    found = hashlib.sha256()
+    for name in CODE:
+        path = package / name
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            content = source.read_bytes()
+            # The name and the length keep a line from moving between files unseen.
+            place = source.relative_to(package).as_posix()
+            found.update(f"{place} {len(content)} ".encode() + content)
+    return found.hexdigest()[:24]
 
 
 def digest(content: bytes) -> str:
+    """A short name for some bytes."""
     return hashlib.sha256(content).hexdigest()[:24]

@@ -71,13 +71,14 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         ValueError: not a checkpoint, damaged, without tensors, or refused.
 
     Example:
-        >>> import os, tempfile
-        >>> from dex_jax import models
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from safetensors.numpy import save
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = os.path.join(folder, "slim.safetensors")
-        ...     models.save_torch_weights(models.backbone("resnet_slim"), file)
-        ...     models.read_torch_checkpoint(file)["bn1.weight"].shape
-        (16,)
+        ...     file = pathlib.Path(folder, "one.safetensors")
+        ...     size = file.write_bytes(save({"fc.bias": np.float16([0.5, 2])}))
+        ...     read_torch_checkpoint(file)
+        {'fc.bias': array([0.5, 2. ], dtype=float32)}
     """
     path = Path(path)
     if not path.is_file():

@@ -6,12 +6,19 @@ ten times slower than the sum written here, and the gradient of a kernel that mi
 takes twice as long on large maps as products of patches.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+# From an image, a kernel, stride and pads to the convolved image.
+Convolution = Callable[[jax.Array, jax.Array, int, Pads], jax.Array]
+# From stride, pads, image and kernel, and the gradient of what came out, to theirs.
+Gradient = Callable[
+    [int, Pads, tuple[jax.Array, jax.Array], jax.Array], tuple[jax.Array, jax.Array]
+]
 
 # Maps of fewer pixels than this leave the gradient of a kernel to XLA.
 _LARGE_MAP = 300
@@ -46,6 +53,19 @@ def convolve(
     )
 
 
+def _with_gradient(compute: Convolution, backward: Gradient) -> Convolution:
+    """A convolution whose gradient is `backward` of its two arrays, which are kept."""
+
+    def forward(
+        x: jax.Array, kernel: jax.Array, stride: int, pads: Pads
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return compute(x, kernel, stride, pads), (x, kernel)
+
+    function = jax.custom_vjp(compute, nondiff_argnums=(2, 3))
+    function.defvjp(forward, backward)
+    return function
+
+
 def mixing(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """All channels mixed: `[B, H, W, C]` by `[h, w, C, C']`.
 
@@ -64,12 +84,6 @@ def mixing(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Arra
 
 def _mix(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     return convolve(x, kernel, stride, pads, groups=1)
-
-
-def _mix_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, pads: Pads
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _mix(x, kernel, stride, pads), (x, kernel)
 
 
 def _mix_backward(
@@ -91,8 +105,7 @@ def _mix_backward(
     return of_x, of_kernel
 
 
-_mixed = jax.custom_vjp(_mix, nondiff_argnums=(2, 3))
-_mixed.defvjp(_mix_forward, _mix_backward)
+_mixed = _with_gradient(_mix, _mix_backward)
 
 
 def _gradient_of_mixing(
@@ -105,8 +118,8 @@ def _gradient_of_mixing(
     height, width, inputs, outputs = kernel.shape
     B, H, W = gradient.shape[:3]
     patch = height * width * inputs
-    room = max(_PATCHES, kernel.size)
-    bands = -(-H // max(1, room // (W * patch)))  # of an image
+    most = max(_PATCHES, kernel.size)  # numbers in the patches of a band
+    bands = -(-H // max(1, most // (W * patch)))  # of an image
     rows = -(-H // bands)
     below = bands * rows - H
     # Rows that fill up the last band have no gradient.
@@ -178,12 +191,6 @@ def _compute(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Ar
     )
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, stride: int, pads: Pads
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _compute(x, kernel, stride, pads), (x, kernel)
-
-
 def _backward(
     stride: int, pads: Pads, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -204,8 +211,7 @@ def _backward(
     return jax.lax.platform_dependent(*kept, gradient, cpu=by_shifts, default=by_xla)
 
 
-_by_channel = jax.custom_vjp(_compute, nondiff_argnums=(2, 3))
-_by_channel.defvjp(_forward, _backward)
+_by_channel = _with_gradient(_compute, _backward)
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:

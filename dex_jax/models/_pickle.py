@@ -285,7 +285,8 @@ class TensorUnpickler(pickle._Unpickler):
     def _refuse_buffer(self) -> None:
         raise RefusedError("its pickle holds a buffer that can be written to")
 
-    # What the original does for these would hash, change or reserve at the file's wish.
+    # The original's own methods would hash or change objects and reserve memory as
+    # the file says.
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.EMPTY_DICT[0]: _push_table,

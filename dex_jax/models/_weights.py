@@ -159,12 +159,13 @@ def save_torch_weights(
 
     Example:
         >>> import os, tempfile
+        >>> from safetensors.numpy import load_file
         >>> from dex_jax import models
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = os.path.join(folder, "slim.safetensors")
         ...     models.save_torch_weights(models.backbone("resnet_slim"), file)
-        ...     "conv1.weight" in models.read_torch_checkpoint(file)
-        True
+        ...     load_file(file)["conv1.weight"].shape  # OIHW
+        (16, 3, 7, 7)
     """
     path = Path(path)
     if path.suffix != ".safetensors":

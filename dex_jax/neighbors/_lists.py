@@ -266,8 +266,8 @@ def _shorten(lists: Lists, k: int, most: int) -> Lists:
 
     def without_ties(stay: jax.Array) -> jax.Array:
         equal = keys == limit
-        room = k - (keys > limit).sum(axis=0, dtype=jnp.int32)
-        return (stay & ~equal) | (equal & (jnp.cumsum(equal, axis=0) <= room[None]))
+        free = k - (keys > limit).sum(axis=0, dtype=jnp.int32)
+        return (stay & ~equal) | (equal & (jnp.cumsum(equal, axis=0) <= free[None]))
 
     stay = lax.cond(highest(stay) > most, without_ties, lambda stay: stay, stay)
     # No less than before, which empty places would allow.
@@ -310,8 +310,8 @@ def _pick(
         words: marks along `axis`, `[R, W]` or `[W, R]`.
         count: marks taken of a row at most.
         axis: of the words.
-        put: `(t, row [R], place [R], there [R], lists) -> lists`: is told where the
-            marks number t are, and which rows have one.
+        put: `(t, row [R], place [R], there [R], lists) -> lists`: takes the places of
+            the marks number t, and which rows have one.
         lists: handed on by `put`.
 
     Returns:

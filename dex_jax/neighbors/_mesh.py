@@ -124,13 +124,13 @@ def self_search_shards(
     *,
     shards: RowShards,
     k: int,
-    precision: str = "highest",
-    minimum: bool = False,
+    precision: str,
+    minimum: bool,
 ) -> tuple[Neighbors, jax.Array]:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
     parts = shards.parts
 
-    def local(own: jax.Array) -> tuple[Neighbors, jax.Array]:
+    def local(own: jax.Array, _: None) -> tuple[Neighbors, jax.Array]:
         N = own.shape[0]
         me = lax.axis_index(shards.axes)
 
@@ -155,10 +155,7 @@ def self_search_shards(
         carry = (no_neighbors(N, k), jnp.full(N, jnp.inf), own)
         return lax.fori_loop(0, parts, visit, carry)[:2]
 
-    split = PartitionSpec(shards.axes)
-    return jax.shard_map(
-        local, mesh=shards.mesh, in_specs=split, out_specs=split, check_vma=False
-    )(rows)
+    return on_parts(local, shards, join=0)(rows, None)
 
 
 @functools.partial(jax.jit, static_argnames=("k",))

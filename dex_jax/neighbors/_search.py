@@ -157,25 +157,27 @@ def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
         Neighbors `[N, K]` and the smallest cosine of each row over all rows `[N]`; both
         split over devices like the rows.
     """
-    shards = row_shards(rows)
-    if shards is None:
-        return _self_search(rows, k=k)
-    return self_search_shards(rows, shards=shards, k=k, minimum=True)
+    return _self_search(rows, k=k, precision="highest", minimum=True)
 
 
 def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:
-    """The lists of `self_search` alone, which spares two passes over all cosines."""
+    """The lists of `self_search` alone: without two passes over all cosines."""
+    return _self_search(rows, k=k, precision=precision, minimum=False)[0]
+
+
+def _self_search(
+    rows: jax.Array, *, k: int, precision: str, minimum: bool
+) -> tuple[Neighbors, jax.Array]:
     shards = row_shards(rows)
     if shards is None:
-        return _self_lists(rows, k=k, precision=precision)
-    return self_search_shards(rows, shards=shards, k=k, precision=precision)[0]
+        return _self_tiles(rows, k=k, precision=precision, minimum=minimum)
+    return self_search_shards(
+        rows, shards=shards, k=k, precision=precision, minimum=minimum
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("k",))
-def _self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
-    return self_search_tiles(rows, k=k, minimum=True)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "precision"))
-def _self_lists(rows: jax.Array, *, k: int, precision: str) -> Neighbors:
-    return self_search_tiles(rows, k=k, precision=precision)[0]
+@functools.partial(jax.jit, static_argnames=("k", "precision", "minimum"))
+def _self_tiles(
+    rows: jax.Array, *, k: int, precision: str, minimum: bool
+) -> tuple[Neighbors, jax.Array]:
+    return self_search_tiles(rows, k=k, precision=precision, minimum=minimum)

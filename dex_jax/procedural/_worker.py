@@ -1,8 +1,7 @@
 """Draws tracklets, alone or in processes of its own.
 
-The workers are started as a module, not forked and not through `multiprocessing`:
-a fork of a process that runs jax may hang, and a spawned one would run the caller's
-script again.
+The workers are started afresh, not forked and not through `multiprocessing`: a fork of
+a process that runs jax may hang, and a spawned one would run the caller's script again.
 """
 
 import contextlib
@@ -98,7 +97,7 @@ class _Worker:
         # Wherever this process found the package, the worker finds it too.
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
@@ -140,7 +139,7 @@ def _read(stream: IO[bytes]) -> bytes:
     return stream.read(struct.unpack("<Q", head)[0])
 
 
-def _serve() -> None:
+def serve() -> None:
     """The worker: reads jobs and writes images until its input ends."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while True:
@@ -149,7 +148,3 @@ def _serve() -> None:
         except EOFError:
             return
         _write(sink, pickle.dumps(draw(job)))
-
-
-if __name__ == "__main__":
-    _serve()

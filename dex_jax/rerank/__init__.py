@@ -1,7 +1,7 @@
 """Re-ranking steps of Dual Embedding Expansion and their composition."""
 
 from dex_jax.rerank import steps
-from dex_jax.rerank._chain import Pipeline, chain, parse
+from dex_jax.rerank._chain import Pipeline, chain
 from dex_jax.rerank._database_augmentation import database_augmentation
 from dex_jax.rerank._diffusion import diffusion
 from dex_jax.rerank._embeddings import Embeddings, Ranking, top_k
@@ -15,6 +15,7 @@ from dex_jax.rerank._fusion import (
 from dex_jax.rerank._graphs import Graphs
 from dex_jax.rerank._k_reciprocal import k_reciprocal
 from dex_jax.rerank._k_reciprocal_tracklets import tracklet_k_reciprocal
+from dex_jax.rerank._parse import parse
 from dex_jax.rerank._query_expansion import (
     alpha_query_expansion,
     average_query_expansion,

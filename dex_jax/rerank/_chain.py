@@ -1,9 +1,6 @@
 """Chains of steps: which orders make sense, and what is computed only once."""
 
-import ast
-import inspect
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -24,19 +21,6 @@ from dex_jax.rerank._kinds import (
     read_state,
 )
 
-# The names of `parse`, and of `--rerank` on the command line.
-NAMES: dict[str, Callable[..., Step]] = {
-    "aqe": steps.aqe,
-    "alpha_qe": steps.alpha_qe,
-    "dex": steps.dex,
-    "dba": steps.dba,
-    "tracklet_means": steps.tracklet_means,
-    "cosine": steps.cosine,
-    "k_reciprocal": steps.k_reciprocal,
-    "tracklet_k_reciprocal": steps.tracklet_k_reciprocal,
-    "diffusion": steps.diffusion,
-    "tracklet": steps.tracklet,
-}
 _ORDER = (
     "expand steps (aqe, alpha_qe, dex, dba, tracklet_means) first, then at most one "
     "rank step (cosine, k_reciprocal, tracklet_k_reciprocal, diffusion), then refine "
@@ -202,66 +186,3 @@ def chain(*links: Step) -> Pipeline:
         ranks[0] if ranks else steps.cosine(),
         tuple(link for link in links if isinstance(link, Refine)),
     )
-
-
-def parse(text: str) -> Pipeline:
-    """Reads a chain from text such as "dex(k=10),dba,k_reciprocal,tracklet".
-
-    Args:
-        text: names of steps, with options in brackets where they differ from the
-            paper's values; "none" is plain cosine similarity.
-
-    Returns:
-        The pipeline, as `chain` makes it.
-
-    Raises:
-        ValueError: text of another form, or an unknown name, option or value; names
-            the step, the option and what is allowed.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> gallery = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-        >>> parse("alpha_qe(k=1)")(Embeddings(gallery[:1], gallery), top=1).ids
-        Array([[0]], dtype=int32)
-    """
-    if text.strip() == "none":
-        return chain()
-    # A comma separates steps unless it stands inside brackets.
-    parts = [part.strip() for part in re.split(r",(?![^(]*\))", text)]
-    return chain(*[_parse_step(part) for part in parts])
-
-
-def _parse_step(part: str) -> Step:
-    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
-    if match is None:
-        raise ValueError(f"rerank: cannot read {part!r}; expected name or name(k=10)")
-    name, inside = match.groups()
-    if name not in NAMES:
-        raise ValueError(
-            f"rerank: unknown step {name!r}; allowed are none, {', '.join(NAMES)}"
-        )
-    allowed = list(inspect.signature(NAMES[name]).parameters)
-    options = {}
-    for item in filter(None, (i.strip() for i in (inside or "").split(","))):
-        key, equals, value = (piece.strip() for piece in item.partition("="))
-        if not equals or key not in allowed:
-            raise ValueError(
-                f"rerank: {name} has no option {item!r}; allowed are "
-                + (", ".join(f"{a}=" for a in allowed) or "none")
-            )
-        if key in options:
-            raise ValueError(f"rerank: {name} has the option {key!r} twice")
-        options[key] = _parse_value(value)
-    try:
-        return NAMES[name](**options)
-    except ValueError as error:
-        raise ValueError(f"rerank: {name}: {error}") from None
-
-
-def _parse_value(text: str) -> int | float | str:
-    """A number where it reads as one, otherwise a word."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text.strip("'\"")
-    return value

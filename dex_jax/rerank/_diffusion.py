@@ -293,7 +293,7 @@ def _solver(links: MutualGraph, options: Options, *, solver: str, initial: str):
 
 
 def _most_steps(alpha: float | jax.Array) -> jax.Array:
-    """Steps after which CG has surely converged, with room for rounding.
+    """Steps after which CG has surely converged, with a margin for rounding.
 
     The eigenvalues of `I - alpha S` lie in [1 - alpha, 1 + alpha]; the error falls
     by `(sqrt(c) - 1) / (sqrt(c) + 1)` a step, with `c` their largest ratio.

@@ -72,11 +72,14 @@ def best(scores: jax.Array, k: int) -> Ranking:
     return Ranking(*top(scores, k))
 
 
-def unit_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def unit_pair(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    names: tuple[str, str] = ("query", "gallery"),
+) -> tuple[jax.Array, jax.Array]:
     """Reads queries and gallery at the public border and scales rows to unit length."""
-    query = check_rows(query, "query")
-    gallery = check_rows(gallery, "gallery")
-    check_same_width(query, gallery, "query", "gallery")
+    query, gallery = check_rows(query, names[0]), check_rows(gallery, names[1])
+    check_same_width(query, gallery, *names)
     return unit_rows(query), unit_rows(gallery)
 
 

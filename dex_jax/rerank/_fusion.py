@@ -14,7 +14,6 @@ from dex_jax._checks import (
     check_number,
     check_paired_ids,
     check_rows,
-    check_same_width,
     is_concrete,
     unit_rows,
 )
@@ -183,12 +182,7 @@ def side_distance_bias(
     check_number(weight, "weight")
     scores = read_scores(scores, "scores")
     sides = read_sides(query_side, gallery_side)
-    sizes = (sides[0].shape[0], sides[1].shape[0])
-    if scores.shape != sizes:
-        raise ValueError(
-            f"scores: expected shape {sizes} for these side embeddings, got "
-            f"{scores.shape}"
-        )
+    _check_fit(scores, pair_sizes(*sides), "side embeddings")
     return bias_tile(*sides, weight, scores, 0, 0)
 
 
@@ -196,10 +190,7 @@ def read_sides(
     query_side: ArrayLike, gallery_side: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Reads the embeddings of a side network, as unit rows."""
-    query_side = check_rows(query_side, "query_side")
-    gallery_side = check_rows(gallery_side, "gallery_side")
-    check_same_width(query_side, gallery_side, "query_side", "gallery_side")
-    return unit_rows(query_side), unit_rows(gallery_side)
+    return unit_pair(query_side, gallery_side, ("query_side", "gallery_side"))
 
 
 def bias_tile(
@@ -211,9 +202,8 @@ def bias_tile(
     column: int | jax.Array,
 ) -> jax.Array:
     """`side_distance_bias` of unit rows, on a tile that begins at `row`, `column`."""
-    query_side = lax.dynamic_slice_in_dim(query_side, row, scores.shape[0])
-    gallery_side = lax.dynamic_slice_in_dim(gallery_side, column, scores.shape[1])
-    return scores - weight * cosines(query_side, gallery_side)
+    sides = _of_tile(query_side, gallery_side, scores, row, column)
+    return scores - weight * cosines(*sides)
 
 
 def same_camera_penalty(
@@ -247,11 +237,7 @@ def same_camera_penalty(
     """
     scores = read_scores(scores, "scores")
     cameras = read_penalty(query_cameras, gallery_cameras, penalty)
-    sizes = (cameras[0].shape[0], cameras[1].shape[0])
-    if scores.shape != sizes:
-        raise ValueError(
-            f"scores: expected shape {sizes} for these cameras, got {scores.shape}"
-        )
+    _check_fit(scores, pair_sizes(*cameras), "cameras")
     return penalty_tile(*cameras, penalty, scores, 0, 0)
 
 
@@ -262,7 +248,7 @@ def read_penalty(
     if is_concrete(penalty) and np.isnan(float(penalty)):
         raise ValueError(f"penalty: expected a number, got {penalty}")
     names = ("query_cameras", "gallery_cameras")
-    sizes = (np.shape(query_cameras)[0], np.shape(gallery_cameras)[0])
+    sizes = pair_sizes(query_cameras, gallery_cameras)
     return check_paired_ids(query_cameras, gallery_cameras, names, sizes)
 
 
@@ -275,8 +261,7 @@ def penalty_tile(
     column: int | jax.Array,
 ) -> jax.Array:
     """`same_camera_penalty` on a tile that begins at `row`, `column`."""
-    own = lax.dynamic_slice_in_dim(query_cameras, row, scores.shape[0])
-    other = lax.dynamic_slice_in_dim(gallery_cameras, column, scores.shape[1])
+    own, other = _of_tile(query_cameras, gallery_cameras, scores, row, column)
     return jnp.where(own[:, None] == other[None], scores - penalty, scores)
 
 
@@ -290,3 +275,30 @@ def sum_tile(
     """Adds a part of other scores `[Q, G]` to a tile that begins at `row`, `column`."""
     part = lax.dynamic_slice(other, (row, column), scores.shape)
     return scores + weight * part
+
+
+def pair_sizes(query: ArrayLike, gallery: ArrayLike) -> tuple[int, int]:
+    """`(Q, G)`: how many queries and gallery images two arrays are about."""
+    return np.shape(query)[0], np.shape(gallery)[0]
+
+
+def _check_fit(scores: jax.Array, sizes: tuple[int, int], what: str) -> None:
+    """Refuses scores of another shape than the `sizes` `(Q, G)` of `what`."""
+    if scores.shape != sizes:
+        raise ValueError(
+            f"scores: expected shape {sizes} for these {what}, got {scores.shape}"
+        )
+
+
+def _of_tile(
+    query: jax.Array,
+    gallery: jax.Array,
+    scores: jax.Array,
+    row: int | jax.Array,
+    column: int | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The parts of `query` `[Q, ...]` and `gallery` `[G, ...]` that a tile compares."""
+    return (
+        lax.dynamic_slice_in_dim(query, row, scores.shape[0]),
+        lax.dynamic_slice_in_dim(gallery, column, scores.shape[1]),
+    )

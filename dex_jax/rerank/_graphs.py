@@ -17,8 +17,8 @@ class Graphs:
     none.
 
     Args:
-        least: lists are made at least so wide; the widest `Pipeline.width` of the
-            chains to come spares a second search.
+        least: lists are made at least so wide; with the widest `Pipeline.width` of
+            the chains to come, none of them searches again.
         keep: galleries kept, those used last; each takes `[G, D]` and its lists.
 
     Example:

@@ -8,14 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dex_jax._checks import (
-    Count,
-    check_masked_count,
-    check_rows,
-    check_same_width,
-    is_concrete,
-    unit_rows,
-)
+from dex_jax._checks import Count, check_masked_count, is_concrete
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._mesh import (
     RowShards,
@@ -25,7 +18,7 @@ from dex_jax.neighbors._mesh import (
     row_shards,
 )
 from dex_jax.neighbors._search import limit_count
-from dex_jax.rerank._embeddings import Ranking, best
+from dex_jax.rerank._embeddings import Ranking, best, unit_pair
 from dex_jax.rerank._k_reciprocal_jaccard import Support, over_gallery, query_support
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
@@ -36,7 +29,15 @@ from dex_jax.rerank._k_reciprocal_sets import (
     expand,
     pool_neighbors,
 )
-from dex_jax.rerank._kinds import Tile, adjusted, unmarked
+from dex_jax.rerank._kinds import Graph, Tile, adjusted, unmarked
+
+
+class Options(NamedTuple):
+    """The options of `k_reciprocal`, checked by `read_options`."""
+
+    k1: Count
+    k2: Count
+    lambda_: float | jax.Array
 
 
 class _Encoded(NamedTuple):
@@ -103,46 +104,49 @@ def k_reciprocal(
         >>> scores.argmax().item()
         0
     """
-    query, gallery = check_rows(query, "query"), check_rows(gallery, "gallery")
-    check_same_width(query, gallery, "query", "gallery")
-    counts = check_counts(k1, k2, k1_max, k2_max)
-    return reciprocal_scores(
-        unit_rows(query), unit_rows(gallery), counts, lambda_=lambda_
-    )
+    query, gallery = unit_pair(query, gallery)
+    options = read_options(k1, k2, lambda_, k1_max, k2_max)
+    return reciprocal_scores(query, gallery, options)
 
 
-def check_counts(
+def read_options(
     k1: int | jax.Array,
     k2: int | jax.Array,
+    lambda_: float | jax.Array,
     k1_max: int | None,
     k2_max: int | None,
-) -> tuple[Count, Count]:
-    """Reads the neighbours of the full lists and the images averaged."""
-    return check_masked_count(k1, k1_max, "k1"), check_masked_count(k2, k2_max, "k2")
+) -> Options:
+    """Reads the options of `k_reciprocal`, of which `lambda_` may be traced.
+
+    Raises:
+        ValueError: a count below 1, above its maximum or traced without it, or
+            `lambda_` outside 0 to 1 (checked only when concrete).
+    """
+    counts = check_masked_count(k1, k1_max, "k1"), check_masked_count(k2, k2_max, "k2")
+    if is_concrete(lambda_) and not 0 <= float(lambda_) <= 1:
+        raise ValueError(f"lambda_: expected a number from 0 to 1, got {lambda_}")
+    return Options(*counts, lambda_)
 
 
 def reciprocal_scores(
     query: jax.Array,
     gallery: jax.Array,
-    counts: tuple[Count, Count],
-    *,
-    lambda_: float | jax.Array,
-    graph: tuple[Neighbors, jax.Array] | None = None,
+    options: Options,
+    graph: Graph | None = None,
 ) -> jax.Array:
     """`k_reciprocal` for unit rows; `graph` is the gallery's own, if known already."""
-    lambda_ = check_lambda(lambda_)
-    found = _prepare(query, gallery, counts, graph)
+    found = _prepare(query, gallery, options, graph)
+    lambda_ = jnp.asarray(options.lambda_, jnp.float32)
     return _scores(query, gallery, found, lambda_, shards=row_shards(gallery))
 
 
 def reciprocal_ranking(
     query: jax.Array,
     gallery: jax.Array,
-    counts: tuple[Count, Count],
+    options: Options,
+    graph: Graph | None = None,
     *,
-    lambda_: float | jax.Array,
     top: int,
-    graph: tuple[Neighbors, jax.Array] | None = None,
     tiles: tuple[Tile, ...] = (),
 ) -> Ranking:
     """The best `top` of `reciprocal_scores`, without ever holding Q x G.
@@ -150,43 +154,32 @@ def reciprocal_ranking(
     Args:
         query: `[Q, D]` unit rows.
         gallery: `[G, D]` unit rows.
-        counts: `k1` and `k2` as in `k_reciprocal`.
-        lambda_: as in `k_reciprocal`.
-        top: images kept for each query, at most G.
+        options: those of `k_reciprocal`.
         graph: the gallery's own lists, itself counted, at least `max(k1 + 1, k2)` wide
             or G, and the smallest cosine of each image over the gallery.
+        top: images kept for each query, at most G.
         tiles: steps that change tiles of the scores before the best are kept.
     """
-    lambda_ = check_lambda(lambda_)
-    found = _prepare(query, gallery, counts, graph)
+    found = _prepare(query, gallery, options, graph)
+    lambda_ = jnp.asarray(options.lambda_, jnp.float32)
     return _ranking(
         query, gallery, found, lambda_, tiles, top=top, shards=row_shards(gallery)
     )
 
 
-def check_lambda(lambda_: float | jax.Array) -> jax.Array:
-    """Reads the blending weight, a number from 0 to 1.
-
-    Raises:
-        ValueError: outside 0 to 1 (checked only when concrete).
-    """
-    if is_concrete(lambda_) and not 0 <= float(lambda_) <= 1:
-        raise ValueError(f"lambda_: expected a number from 0 to 1, got {lambda_}")
-    return jnp.asarray(lambda_, jnp.float32)
-
-
 def _prepare(
     query: jax.Array,
     gallery: jax.Array,
-    counts: tuple[Count, Count],
-    graph: tuple[Neighbors, jax.Array] | None,
+    options: Options,
+    graph: Graph | None,
 ) -> _Encoded:
     """Everything but the comparison with the gallery, in sizes that fit the data."""
     N = query.shape[0] + gallery.shape[0]
-    # As the authors' code: the half list hangs on the k1 asked for.
-    asked = counts[0]
+    # As in the authors' code, the half list is half of the k1 asked for, not of what
+    # is left of it in a small pool.
+    asked = options.k1
     half = min(round(asked.width / 2), N - 1)
-    k1, k2 = limit_count(asked, N - 1, "k1"), limit_count(counts[1], N, "k2")
+    k1, k2 = limit_count(asked, N - 1, "k1"), limit_count(options.k2, N, "k2")
     reach = None
     if asked.value is not None:
         near = jnp.round(asked.value / 2).astype(jnp.int32)

@@ -134,8 +134,8 @@ def over_gallery(
         dense = dense.at[points, column].add(values, mode="promise_in_bounds")
         shared = _shared(ids, weights, dense)
         if table is not None:
-            # A zero that hangs on what was read: what only has to come later is not
-            # cleared in place, but copied whole.
+            # A zero computed from what was read, so that the clearing depends on the
+            # reading: merely ordered after it, XLA would copy the table for it.
             zero = jnp.where(shared[0, 0] < 0, 1.0, 0.0)
             table = dense.at[points, column].set(zero, mode="promise_in_bounds")
         shared = shared[back]  # [Q, tile]

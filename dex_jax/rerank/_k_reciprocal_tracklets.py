@@ -4,10 +4,11 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import Count, check_ids, is_concrete, unit_rows
+from dex_jax._checks import check_ids, is_concrete, unit_rows
 from dex_jax.rerank._embeddings import Ranking, unit_pair
 from dex_jax.rerank._k_reciprocal import (
-    check_counts,
+    Options,
+    read_options,
     reciprocal_ranking,
     reciprocal_scores,
 )
@@ -67,23 +68,16 @@ def tracklet_k_reciprocal(
     query, gallery = unit_pair(query, gallery)
     ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
     tracklets = group_tracklets(ids)
-    counts = check_counts(k1, k2, k1_max, k2_max)
-    return tracklet_reciprocal_scores(
-        query, gallery, tracklets, counts, lambda_=lambda_
-    )
+    options = read_options(k1, k2, lambda_, k1_max, k2_max)
+    return tracklet_reciprocal_scores(query, gallery, tracklets, options)
 
 
 def tracklet_reciprocal_scores(
-    query: jax.Array,
-    gallery: jax.Array,
-    tracklets: Tracklets,
-    counts: tuple[Count, Count],
-    *,
-    lambda_: float | jax.Array,
+    query: jax.Array, gallery: jax.Array, tracklets: Tracklets, options: Options
 ) -> jax.Array:
     """`tracklet_k_reciprocal` of unit rows and grouped tracklets."""
     means = _means(gallery, tracklets)
-    scores = reciprocal_scores(query, means, counts, lambda_=lambda_)  # [Q, T]
+    scores = reciprocal_scores(query, means, options)  # [Q, T]
     return pull_in_scores(scores[:, tracklets.labels], tracklets)
 
 
@@ -91,16 +85,13 @@ def tracklet_reciprocal_ranking(
     query: jax.Array,
     gallery: jax.Array,
     tracklets: Tracklets,
-    counts: tuple[Count, Count],
+    options: Options,
     *,
-    lambda_: float | jax.Array,
     top: int,
 ) -> Ranking:
     """The best `top` images of `tracklet_reciprocal_scores`."""
     means = _means(gallery, tracklets)
-    best = reciprocal_ranking(
-        query, means, counts, lambda_=lambda_, top=min(top, means.shape[0])
-    )
+    best = reciprocal_ranking(query, means, options, top=min(top, means.shape[0]))
     leaders = tracklets.order[tracklets.starts[best.ids]]
     return pull_in_ranking(Ranking(leaders, best.scores), tracklets, top=top)
 

@@ -1,4 +1,4 @@
-"""The three kinds of re-ranking steps, told apart by type."""
+"""The three kinds of re-ranking steps, each a type of its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ class Refine:
         scores: from scores `[Q, G]` and the state to scores `[Q, G]`.
         ranking: the same on a Ranking, where the best K say what the best K are
             afterwards; None where they do not, and `tile` is given.
-        tile: the same on a tile of the scores, whose first row and column it is told.
+        tile: the same on a tile of the scores; also takes its first row and column.
         sizes: `(Q, G)` of what the step was made for; any if None.
         needs_tracklets: the embeddings must have tracklet ids.
     """

@@ -39,14 +39,14 @@ def average_query_expansion(
     Section 3.2: `q' = l2(q + sum of the k nearest g)`; alpha-QE at `alpha=0`.
 
     Args:
-        query: `[Q, D]`, finite, any row length but zero.
+        query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
         gallery: `[G, D]`, the same.
-        k: neighbours added; beyond `G`: all of them, and one warning.
+        k: neighbours added, at least 1; beyond `G`: all of them, and one warning.
         k_max: if given, the static width of the lists, and `k` may be traced: what lies
             beyond `k` is masked. Beyond `G`: all of them, and one warning.
 
     Returns:
-        The expanded queries `[Q, D]`, unit rows.
+        The expanded queries `[Q, D]`, unit rows of float32.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, `k` below 1,
@@ -76,19 +76,17 @@ def alpha_query_expansion(
     a number and its even power would reward opposite images; the paper is silent.
 
     Args:
-        query: `[Q, D]`, finite, any row length but zero.
-        gallery: `[G, D]`, the same.
-        k: neighbours added; beyond `G`: all of them, and one warning.
+        query: `[Q, D]`, as in `average_query_expansion`.
+        gallery: `[G, D]`, as there.
+        k: neighbours added, as there.
         alpha: power of the cosine, at least 0; may be traced.
-        k_max: if given, the static width of the lists, and `k` may be traced: what lies
-            beyond `k` is masked. Beyond `G`: all of them, and one warning.
+        k_max: the largest `k` where that is traced, as there.
 
     Returns:
-        The expanded queries `[Q, D]`, unit rows.
+        The expanded queries `[Q, D]`, unit rows of float32.
 
     Raises:
-        ValueError: rows that cannot be ranked, different dimensions, `k` below 1,
-            above `k_max` or traced without it, or `alpha` below 0.
+        ValueError: as there, or `alpha` below 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -100,6 +98,13 @@ def alpha_query_expansion(
     check_number(alpha, "alpha", least=0)
     query, gallery = unit_pair(query, gallery)
     count = limit_count(check_masked_count(k, k_max, "k"), gallery.shape[0], "k")
+    return expand_over_images(query, gallery, count, alpha=alpha)
+
+
+def expand_over_images(
+    query: jax.Array, gallery: jax.Array, count: Count, *, alpha: float | jax.Array
+) -> jax.Array:
+    """`alpha_query_expansion` of unit rows and limited count."""
     found = search(query, gallery, k=count.width)
     return expand(query, gallery, found, alpha=alpha, k=count.value)
 
@@ -122,24 +127,22 @@ def tracklet_query_expansion(
     say in which order the images of a tracklet stand, nor whether `k` counts images.
 
     Args:
-        query: `[Q, D]`, finite, any row length but zero.
-        gallery: `[G, D]`, the same.
+        query: `[Q, D]`, as in `average_query_expansion`.
+        gallery: `[G, D]`, as there.
         tracklet_ids: `[G]` integers, equal for images of one track. An image without a
             track needs a value of its own.
-        k: images added; beyond `G`: all of them, and one warning.
+        k: images added, as there.
         alpha: power of the cosine, at least 0; may be traced.
         within: order inside a tracklet: "index" of the gallery, or falling
             "similarity" to the query. It matters for the last, cut tracklet alone.
-        k_max: if given, the static width of the lists, and `k` may be traced: what lies
-            beyond `k` is masked. Beyond `G`: all of them, and one warning.
+        k_max: the largest `k` where that is traced, as there.
 
     Returns:
-        The expanded queries `[Q, D]`, unit rows.
+        The expanded queries `[Q, D]`, unit rows of float32.
 
     Raises:
-        ValueError: rows that cannot be ranked, different dimensions, tracklet ids of
-            another length or type, `k` below 1, above `k_max` or traced without it,
-            `alpha` below 0, another word for `within`.
+        ValueError: as there, or tracklet ids of another length or type, `alpha` below
+            0, another word for `within`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -14,16 +14,21 @@ from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._search import limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
-from dex_jax.rerank import _k_reciprocal as reciprocal
 from dex_jax.rerank._embeddings import Ranking, read_scores
 from dex_jax.rerank._fusion import (
     bias_tile,
     cosine_ranking,
     cosines,
+    pair_sizes,
     penalty_tile,
     read_penalty,
     read_sides,
     sum_tile,
+)
+from dex_jax.rerank._k_reciprocal import (
+    read_options,
+    reciprocal_ranking,
+    reciprocal_scores,
 )
 from dex_jax.rerank._k_reciprocal_tracklets import (
     tracklet_reciprocal_ranking,
@@ -39,8 +44,13 @@ from dex_jax.rerank._kinds import (
     first,
     known,
 )
-from dex_jax.rerank._query_expansion import WITHIN, expand, expand_over_tracklets
+from dex_jax.rerank._query_expansion import (
+    WITHIN,
+    expand_over_images,
+    expand_over_tracklets,
+)
 from dex_jax.rerank._tracklets import (
+    Tracklets,
     averaged,
     check_weights,
     pull_in_ranking,
@@ -80,12 +90,9 @@ def alpha_qe(
     check_number(alpha, "alpha", least=0)
 
     def apply(state: State, graph: Graph | None) -> State:
-        query, gallery, _ = state
-        count = limit_count(asked, gallery.shape[0], "k")
-        found = search(query, gallery, k=count.width)
-        return state._replace(
-            query=expand(query, gallery, found, alpha=alpha, k=count.value)
-        )
+        count = limit_count(asked, state.gallery.shape[0], "k")
+        query = expand_over_images(state.query, state.gallery, count, alpha=alpha)
+        return state._replace(query=query)
 
     return Expand("alpha_qe", apply)
 
@@ -103,13 +110,9 @@ def dex(
     check_choice(within, "within", WITHIN)
 
     def apply(state: State, graph: Graph | None) -> State:
+        count = limit_count(asked, state.gallery.shape[0], "k")
         query = expand_over_tracklets(
-            state.query,
-            state.gallery,
-            known(state.tracklets),
-            limit_count(asked, state.gallery.shape[0], "k"),
-            alpha=alpha,
-            within=within,
+            *_with_tracklets(state), count, alpha=alpha, within=within
         )
         return state._replace(query=query)
 
@@ -179,31 +182,15 @@ def k_reciprocal(
     k2_max: int | None = None,
 ) -> Rank:
     """k-reciprocal re-ranking; see `dex_jax.rerank.k_reciprocal`."""
-    counts = reciprocal.check_counts(k1, k2, k1_max, k2_max)
-    reciprocal.check_lambda(lambda_)
-
-    def scores(state: State, graph: Graph | None) -> jax.Array:
-        return reciprocal.reciprocal_scores(
-            state.query, state.gallery, counts, lambda_=lambda_, graph=graph
-        )
-
-    def ranking(
-        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
-    ) -> Ranking:
-        return reciprocal.reciprocal_ranking(
-            state.query,
-            state.gallery,
-            counts,
-            lambda_=lambda_,
-            graph=graph,
-            top=top,
-            tiles=tiles,
-        )
-
-    def width(size: int) -> int:
-        return min(max(counts[0].width + 1, counts[1].width), size)
-
-    return Rank("k_reciprocal", scores, ranking, width)
+    options = read_options(k1, k2, lambda_, k1_max, k2_max)
+    return Rank(
+        "k_reciprocal",
+        lambda s, graph: reciprocal_scores(s.query, s.gallery, options, graph),
+        lambda s, graph, top, tiles: reciprocal_ranking(
+            s.query, s.gallery, options, graph, top=top, tiles=tiles
+        ),
+        lambda size: min(max(options.k1.width + 1, options.k2.width), size),
+    )
 
 
 def diffusion(
@@ -233,24 +220,21 @@ def diffusion(
         found = search(state.query, state.gallery, k=near.width)
         return found, first(known(graph)[0], own.width)
 
-    def scores(state: State, graph: Graph | None) -> jax.Array:
-        return graph_diffusion.diffuse_scores(
-            *lists(state, graph), options, shards=row_shards(state.gallery), **solve
-        )
-
-    def ranking(
-        state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
-    ) -> Ranking:
-        return graph_diffusion.diffuse_ranking(
-            *lists(state, graph),
+    return Rank(
+        "diffusion",
+        lambda s, graph: graph_diffusion.diffuse_scores(
+            *lists(s, graph), options, shards=row_shards(s.gallery), **solve
+        ),
+        lambda s, graph, top, tiles: graph_diffusion.diffuse_ranking(
+            *lists(s, graph),
             options,
             top=top,
             tiles=tiles,
-            shards=row_shards(state.gallery),
+            shards=row_shards(s.gallery),
             **solve,
-        )
-
-    return Rank("diffusion", scores, ranking, lambda size: min(counts[0].width, size))
+        ),
+        lambda size: min(counts[0].width, size),
+    )
 
 
 def tracklet_k_reciprocal(
@@ -262,14 +246,10 @@ def tracklet_k_reciprocal(
     k2_max: int | None = None,
 ) -> Rank:
     """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`."""
-    counts = reciprocal.check_counts(k1, k2, k1_max, k2_max)
-    reciprocal.check_lambda(lambda_)
+    options = read_options(k1, k2, lambda_, k1_max, k2_max)
 
     def scores(state: State, graph: Graph | None) -> jax.Array:
-        tracklets = known(state.tracklets)
-        return tracklet_reciprocal_scores(
-            state.query, state.gallery, tracklets, counts, lambda_=lambda_
-        )
+        return tracklet_reciprocal_scores(*_with_tracklets(state), options)
 
     def ranking(
         state: State, graph: Graph | None, top: int, tiles: tuple[Tile, ...]
@@ -279,10 +259,7 @@ def tracklet_k_reciprocal(
                 "top: tracklet_k_reciprocal ranks tracklets, whose images a refine "
                 "step then tells apart; leave top out and pass the scores to top_k"
             )
-        tracklets = known(state.tracklets)
-        return tracklet_reciprocal_ranking(
-            state.query, state.gallery, tracklets, counts, lambda_=lambda_, top=top
-        )
+        return tracklet_reciprocal_ranking(*_with_tracklets(state), options, top=top)
 
     return Rank("tracklet_k_reciprocal", scores, ranking, needs_tracklets=True)
 
@@ -303,7 +280,8 @@ def side_bias(
     """Takes off what a side network finds alike; see `side_distance_bias`."""
     check_number(weight, "weight")
     sides = read_sides(query_side, gallery_side)
-    return _by_tiles("side_bias", _sizes(sides), Partial(bias_tile, *sides, weight))
+    tile = Partial(bias_tile, *sides, weight)
+    return _by_tiles("side_bias", pair_sizes(*sides), tile)
 
 
 def same_camera(
@@ -314,9 +292,8 @@ def same_camera(
 ) -> Refine:
     """Lowers images of the query's own camera; see `same_camera_penalty`."""
     cameras = read_penalty(query_cameras, gallery_cameras, penalty)
-    return _by_tiles(
-        "same_camera", _sizes(cameras), Partial(penalty_tile, *cameras, penalty)
-    )
+    tile = Partial(penalty_tile, *cameras, penalty)
+    return _by_tiles("same_camera", pair_sizes(*cameras), tile)
 
 
 def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
@@ -336,5 +313,6 @@ def _by_tiles(name: str, sizes: tuple[int, ...], tile: Tile) -> Refine:
     return Refine(name, scores, tile=tile, sizes=sizes)
 
 
-def _sizes(facts: tuple[jax.Array, jax.Array]) -> tuple[int, ...]:
-    return facts[0].shape[0], facts[1].shape[0]
+def _with_tracklets(state: State) -> tuple[jax.Array, jax.Array, Tracklets]:
+    """The state of a chain whose step has said that it needs tracklets."""
+    return state.query, state.gallery, known(state.tracklets)

@@ -1,31 +1,36 @@
 """A run and its folder: the one room of the library that knows what a config says."""
 
-from dex_jax.runs._build import (
-    build_step,
-    build_training,
-    keep_compiled_programs,
-    load_data,
-    load_scored_data,
-    pretrained_file,
-)
-from dex_jax.runs._checkpoints import LAST, CheckpointError, Checkpoints, checksum
-from dex_jax.runs._folder import (
-    CLASSES,
-    CONFIG,
-    RunError,
-    check_config,
-    load_config,
-    lock,
-    newest_run,
-    save_classes,
-    save_config,
-)
-from dex_jax.runs._job import Job, build_job, estimate, record_step
-from dex_jax.runs._journal import TRAIN, VALIDATION, Journal, clock
-from dex_jax.runs._load import Run, load_run
-from dex_jax.runs._memory import freed_memory_kept, keep_step_memory
-from dex_jax.runs._settings import Config, check_settings, setting_names
-from dex_jax.runs._signals import stop_requests
+from dex_jax._checks import missing_extra
+
+try:
+    from dex_jax.runs._build import (
+        build_step,
+        build_training,
+        keep_compiled_programs,
+        load_data,
+        load_scored_data,
+        pretrained_file,
+    )
+    from dex_jax.runs._checkpoints import LAST, CheckpointError, Checkpoints, checksum
+    from dex_jax.runs._folder import (
+        CLASSES,
+        CONFIG,
+        RunError,
+        check_config,
+        load_config,
+        lock,
+        newest_run,
+        save_classes,
+        save_config,
+    )
+    from dex_jax.runs._job import Job, build_job, estimate, record_step
+    from dex_jax.runs._journal import TRAIN, VALIDATION, Journal, clock
+    from dex_jax.runs._load import Run, load_run
+    from dex_jax.runs._memory import freed_memory_kept, keep_step_memory
+    from dex_jax.runs._settings import Config, check_settings, setting_names
+    from dex_jax.runs._signals import stop_requests
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "train") from None
 
 __all__ = [
     "CLASSES",

@@ -118,7 +118,7 @@ def build_job(config: Config, workdir: Path) -> Job:
     shapes, _, _ = build_training(config, num_classes=2, steps_per_epoch=1, shapes=True)
     training.check_image_size(shapes, config.image_size)
     pretrained_file(config)
-    reid = load_data(config)
+    reid = _load_data(config)
     batches = IdentityBatches(reid.train.identities, seed=config.seed, **config.batch)
     _, num_classes = data.class_labels(reid.train)
     network, transform, schedule = build_training(
@@ -144,6 +144,20 @@ def build_job(config: Config, workdir: Path) -> Job:
         mesh=mesh,
         steps=config.epochs * batches.steps_per_epoch,
     )
+
+
+def _load_data(config: Config) -> data.ReidData:
+    """`load_data`, whose error names the flags that mend it."""
+    try:
+        return load_data(config)
+    except FileNotFoundError as error:
+        name, root = config.data.name, config.data.root
+        where = f"{error}. " if root else f"config.data.root: where is {name}? "
+        raise FileNotFoundError(
+            f"{where}--config.data.root=DIR says where it lies (docs/data.md: how it "
+            "is obtained); --config.data.name=procedural_vehicles tries the same "
+            "without a download"
+        ) from None
 
 
 def record_step(
@@ -188,7 +202,7 @@ def estimate(config: Config) -> list[str]:
     """
     lines = []
     try:
-        reid = load_data(config)
+        reid = _load_data(config)
     except FileNotFoundError as error:
         num_classes = config.data.expected_identities
         lines += [str(error), f"Going on with {num_classes} identities."]

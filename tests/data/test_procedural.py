@@ -1,14 +1,15 @@
 import json
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from dex_jax import data
 from dex_jax.data import _procedural
 from dex_jax.data._procedural import load_procedural
-from dex_jax.procedural._plan import RECIPES, plan
-from dex_jax.procedural._worker import draw_all
+from dex_jax.procedural import RECIPES, draw_all, plan
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,12 @@ def test_the_number_of_workers_changes_nothing():
     assert [job for job, _ in together] == jobs
 
 
-def test_a_worker_that_dies_is_told(capfd):
+def test_workers_are_silent(capfd):
+    list(draw_all(plan(RECIPES["tiny"], 0)[:2], workers=2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_dies_is_an_error(capfd):
     jobs = plan(RECIPES["tiny"], 0)[:1]
     broken = [job._replace(vehicle=None) for job in jobs]
     with pytest.raises(RuntimeError, match=r"worker that drew train/0000.* ended"):
@@ -123,7 +129,7 @@ def _copy(tiny, folder, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["cut short", "gone", "no description"])
-def test_a_damaged_store_is_told_and_named(fault, tiny, folder, tmp_path, never_drawn):
+def test_a_damaged_store_is_named(fault, tiny, folder, tmp_path, never_drawn):
     place = _copy(tiny, folder, tmp_path)
     records = next(place.glob("*gallery*"))
     if fault == "cut short":
@@ -169,14 +175,71 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, never_drawn):
 
 
 def test_without_the_store_packages_the_error_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(_procedural.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="in_memory=True"):
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    with pytest.raises(ModuleNotFoundError, match=r"array_record is.*in_memory=True"):
         load_procedural(size="tiny", data_dir=tmp_path)
 
 
 def test_the_folder_comes_from_the_environment(folder, tiny, monkeypatch, never_drawn):
     monkeypatch.setenv("DEX_JAX_DATA", str(folder))
     assert load_procedural(size="tiny").source == tiny.source
+
+
+def test_a_store_of_earlier_versions_is_opened(tiny, tmp_path, never_drawn):
+    files = {
+        name: image
+        for job, images in draw_all(plan(RECIPES["tiny"], 0), workers=1)
+        for name, image in zip(job.names, images, strict=True)
+    }
+
+    class ProceduralVehicles(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Wrote labels of 32 bits and no domain."""
+
+        VERSION = tfds.core.Version("1.2.0")
+        BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="tiny")]
+        url_infos = None
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(
+                    shape=(None, None, 3), encoding_format="jpeg"
+                ),
+                **dict.fromkeys(("identity", "camera", "tracklet"), np.int32),
+                "name": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                metadata=tfds.core.MetadataDict(digest=tiny.source.split("-")[-1]),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: object):
+            del dl_manager
+            sides = ("train", "query", "gallery")
+            return {s: self._generate_examples(getattr(tiny, s)) for s in sides}
+
+        def _generate_examples(self, split):
+            for i, name in enumerate(split.names):
+                yield (
+                    i,
+                    {
+                        "image": files[name],
+                        "identity": split.identities[i],
+                        "camera": split.cameras[i],
+                        "tracklet": split.tracklets[i],
+                        "name": name,
+                    },
+                )
+
+    ProceduralVehicles(
+        config="tiny", data_dir=tmp_path, file_format="array_record"
+    ).download_and_prepare()
+    data = load_procedural(size="tiny", data_dir=tmp_path)
+    assert data.source == tiny.source
+    np.testing.assert_array_equal(data.gallery.identities, tiny.gallery.identities)
+    for i in (0, 50):
+        np.testing.assert_array_equal(data.train.images[i], tiny.train.images[i])
 
 
 def test_another_seed_is_kept_beside_the_first(tmp_path):

@@ -1,10 +1,14 @@
+import contextlib
 import shutil
+import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dex_jax.data import load
+from dex_jax.data import _store, load
 from dex_jax.pipeline import eval_batches
 from tests.data import fake_sets
 
@@ -67,13 +71,127 @@ def test_building_lists_images_that_cannot_be_decoded(tmp_path):
     assert len(skipped.train) == 5
 
 
-def test_a_damaged_store_is_named(tmp_path):
+@pytest.mark.parametrize("fault", ["no labels", "no images", "an image less"])
+def test_a_damaged_store_is_named(fault, tmp_path):
     root = fake_sets.vric(tmp_path)
     stores = tmp_path / "stores"
     load("vric", root=root, data_dir=stores)
-    next(stores.rglob("metadata.json")).write_text("{}")
-    with pytest.raises(ValueError, match=r"vric.*: the store is damaged"):
+    metadata = next(stores.rglob("metadata.json"))
+    if fault == "no labels":
+        metadata.write_text("{}")
+    elif fault == "no images":
+        next(stores.rglob("*gallery*")).unlink()
+    else:
+        metadata.write_text(metadata.read_text().replace('"names": ["a0.jpg", ', ""))
+        shutil.copy(next(stores.rglob("*query*")), next(stores.rglob("*train*")))
+    with pytest.raises(ValueError, match=r"vric.*: the store is damaged") as error:
         load("vric", data_dir=stores)
+    assert str(error.value).count("store is damaged") == 1
+
+
+def test_records_are_written_as_they_come(tmp_path):
+    size, count = 100_000, 200
+    rng = np.random.default_rng(0)
+
+    def records():
+        for i in range(count):
+            yield _store.Record(rng.bytes(size), i, 0, i, "real", f"{i}.jpg")
+
+    @contextlib.contextmanager
+    def fill():
+        yield _store.Contents({"said": "yes"}, {"train": records()})
+
+    place = _store.Place(tmp_path, "any", "label", "1.0.0")
+    tracemalloc.start()
+    store = _store.open_store(place, fill, instead="nothing")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count * size / 2
+    assert store.metadata == {"said": "yes"}
+
+
+def test_a_set_of_several_files_keeps_its_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "RECORDS_PER_FILE", 2)
+    root = fake_sets.vric(tmp_path)
+    for i, path in enumerate(sorted((root / "train_images").iterdir())):
+        path.write_bytes(fake_sets.jpeg(i))
+    built = load("vric", root=root, data_dir=tmp_path / "stores")
+    assert len(list((tmp_path / "stores").rglob("*train*"))) == 3
+    _same(built, load("vric", root=root))
+
+
+KINDS = ["vric", "procedural_vehicles"]
+
+
+@pytest.fixture
+def start():
+    """Starts processes of `build_store`; ends those that are left."""
+    processes = []
+
+    def start(name: str, folder: Path) -> subprocess.Popen:
+        root = "-" if name == "procedural_vehicles" else str(folder / "VRIC")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.data.build_store", name, root, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def _words_until(process: subprocess.Popen, *ends: str) -> list[str]:
+    assert process.stdout is not None
+    words = []
+    for line in process.stdout:
+        words.append(line.strip())
+        if words[-1] in ends:
+            break
+    return words
+
+
+def _load_here(name: str, folder: Path):
+    if name == "vric":
+        return load(name, root=folder / "VRIC", data_dir=folder)
+    return load(name, size="tiny", data_dir=folder, progress=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_two_processes_build_a_store_once(name, start, tmp_path):
+    fake_sets.vric(tmp_path)
+    first = start(name, tmp_path)
+    assert _words_until(first, "written") == ["lock", "build", "written"]
+    second = start(name, tmp_path)
+    assert _words_until(second, "lock", "written") == ["lock"]
+    one, _ = first.communicate("go on\n" * 3)  # a line for each split
+    two, _ = second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    source = _load_here(name, tmp_path).source
+    assert one.split() == ["written", "written", source]
+    assert two.split() == [source]  # it waited and built nothing
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_killed_build_left_is_cleared(name, start, tmp_path):
+    fake_sets.vric(tmp_path)
+    process = start(name, tmp_path)
+    assert _words_until(process, "written") == ["lock", "build", "written"]
+    process.kill()
+    process.wait()
+    assert len(list(tmp_path.rglob("incomplete.*/*train*"))) == 1
+    data = _load_here(name, tmp_path)
+    assert not list(tmp_path.rglob("incomplete.*"))
+    if name == "vric":
+        plain = load(name, root=tmp_path / "VRIC")
+    else:
+        plain = load(name, size="tiny", in_memory=True, progress=False)
+    _same(data, plain)
 
 
 def test_neither_store_nor_root(tmp_path):

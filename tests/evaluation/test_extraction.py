@@ -7,10 +7,9 @@ import pytest
 from jax.tree_util import Partial
 
 from dex_jax.data import Protocol, ReidData, ReidSplit
-from dex_jax.evaluation import _extraction, code_version, scaled_size
+from dex_jax.evaluation import _extraction, scaled_size
 from dex_jax.evaluation._extraction import (
     Cache,
-    Descriptors,
     describe,
     describe_data,
     extract,
@@ -193,33 +192,3 @@ def test_changed_code_makes_the_cache_old(tmp_path, monkeypatch):
     describe_cached(tmp_path, said)
     monkeypatch.setattr(_extraction, "code_version", lambda: "another")
     assert not describe_cached(tmp_path, said)[2]
-
-
-def damage(content: bytes) -> dict[str, bytes]:
-    flipped = bytearray(content)
-    flipped[len(content) // 3] ^= 255
-    return {"cut": content[:-200], "flipped": bytes(flipped), "empty": b""}
-
-
-@pytest.mark.parametrize("kind", ["cut", "flipped", "empty"])
-def test_damaged_cache_is_reported_and_made_anew(tmp_path, kind):
-    rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    said, made = [], []
-
-    def compute() -> Descriptors:
-        made.append(1)
-        return Descriptors(rows, 1.0, reused=False)
-
-    cache = Cache(tmp_path, say=said.append)
-    cache.get({"a": 1}, compute)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(damage(path.read_bytes())[kind])
-    found = cache.get({"a": 1}, compute)
-    assert not found.reused and len(made) == 2
-    assert "is damaged" in said[0] and str(path) in said[0]
-    np.testing.assert_array_equal(cache.get({"a": 1}, compute).features, rows)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_code_version_covers_what_describes():
-    assert len(code_version()) == 24

@@ -56,8 +56,8 @@ def test_depthwise(rng, size: int, stride: int, padding, image):
             np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-# Bands of one row; of a few, as the patches or as a kernel of many outputs have room
-# for; of a whole image.
+# Bands of one row; of a few rows, as many as the patches or a kernel of many outputs
+# allow; of a whole image.
 @pytest.mark.parametrize(
     ("numbers", "outputs"), [(1, 4), (3000, 4), (1, 90), (2**18, 4)]
 )

@@ -128,7 +128,7 @@ def test_vehicles_turn_to_both_sides_where_asked_to():
     assert {job.camera.bend for job in straight} == set(plain)
 
 
-def test_on_any_road_a_camera_is_not_told_by_what_stands_behind():
+def test_on_any_road_what_stands_behind_does_not_show_the_camera():
     def backgrounds(roads):
         recipe = dataclasses.replace(RECIPES["demo"], roads=roads)
         jobs = [job for job in plan(recipe, 0) if job.camera_id == 0]

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from tests.reference.expansion import ranked, unit
+from tests.reference.expansion import cosines, ranked, unit
 
 
 def graph(gallery: np.ndarray, k: int, gamma: float) -> np.ndarray:
     """Eq. 9: `S [G, G]` of the mutual neighbours."""
     rows = unit(gallery)
-    cosine = rows @ rows.T
+    cosine = cosines(rows, rows)
     near = [set(ranked(row)[:k]) for row in cosine]
     G = len(rows)
     A = np.zeros((G, G))
@@ -22,7 +22,7 @@ def graph(gallery: np.ndarray, k: int, gamma: float) -> np.ndarray:
 
 
 def start(query, gallery, k_query: int, gamma: float) -> np.ndarray:
-    cosine = unit(query) @ unit(gallery).T
+    cosine = cosines(unit(query), unit(gallery))
     y = np.zeros_like(cosine)
     for row, values in zip(y, cosine, strict=True):
         ids = ranked(values)[:k_query]

@@ -13,6 +13,12 @@ def ranked(scores: np.ndarray) -> list[int]:
     return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
 
 
+def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Products of unit rows, rounded: rows that are equal tie, whatever the order in
+    which a product is summed."""
+    return np.round(rows @ others.T, 12)
+
+
 def expand(
     row: np.ndarray, others: np.ndarray, ids: list[int], alpha: float
 ) -> np.ndarray:
@@ -25,17 +31,19 @@ def expand(
 
 def alpha_query_expansion(query, gallery, k: int, alpha: float) -> np.ndarray:
     query, gallery = unit(query), unit(gallery)
-    return np.stack([expand(q, gallery, ranked(gallery @ q)[:k], alpha) for q in query])
+    near = [ranked(row)[:k] for row in cosines(query, gallery)]
+    pairs = zip(query, near, strict=True)
+    return np.stack([expand(q, gallery, ids, alpha) for q, ids in pairs])
 
 
 def tracklet_order(q, gallery, tracklet_ids, within: str) -> list[int]:
     """Eq. 5: tracklets by the cosine of their mean, replaced by their images."""
     tracks = list(dict.fromkeys(tracklet_ids.tolist()))
     members = [np.flatnonzero(tracklet_ids == t).tolist() for t in tracks]
-    cosines = np.array([unit(gallery[m].mean(axis=0)) @ q for m in members])
+    means = unit(np.stack([gallery[m].mean(axis=0) for m in members]))
     order = []
-    for t in ranked(cosines):
-        inside = [members[t][i] for i in ranked(gallery[members[t]] @ q)]
+    for t in ranked(cosines(q, means)):
+        inside = [members[t][i] for i in ranked(cosines(q, gallery[members[t]]))]
         order += members[t] if within == "index" else inside
     return order
 
@@ -53,7 +61,7 @@ def database_augmentation(gallery, k: int, alpha: float, top_k: bool) -> np.ndar
     gallery = unit(gallery)
     rows = []
     for i, g in enumerate(gallery):
-        near = ranked(gallery @ g)
+        near = ranked(cosines(g, gallery))
         if top_k:
             ids = near[:k]
             weights = [max(g @ gallery[j], 0) ** alpha for j in ids]

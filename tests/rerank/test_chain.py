@@ -211,10 +211,9 @@ def test_devices_share_the_work_of_the_last_step(split_gallery):
     assert scores.sharding.shard_shape(scores.shape) == (4 * Q // 8, G)
 
 
-def test_none_is_plain_cosine():
-    for pipeline in (parse("none"), parse("cosine"), chain()):
-        expected = cosine_similarity(QUERY, GALLERY)
-        np.testing.assert_array_equal(pipeline(EMBEDDINGS), expected)
+def test_a_chain_of_no_steps_is_plain_cosine():
+    expected = cosine_similarity(QUERY, GALLERY)
+    np.testing.assert_array_equal(chain()(EMBEDDINGS), expected)
 
 
 def test_top_beyond_the_gallery_warns_once():
@@ -248,26 +247,20 @@ def test_reference_vectors(golden, case, order):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("links", "message"),
     [
-        ("dexx", "unknown step 'dexx'; allowed are none, aqe, alpha_qe, dex, dba"),
-        ("dex(q=1)", "dex has no option 'q=1'; allowed are k=, alpha=, within="),
-        ("dex(k)", "dex has no option 'k'; allowed are k="),
-        ("cosine(k=1)", "cosine has no option 'k=1'; allowed are none"),
-        ("dex(k=1,k=2)", "dex has the option 'k' twice"),
-        ("dex(k=ten)", "dex: k: expected a whole number, got 'ten'"),
-        ("diffusion(alpha=2)", "diffusion: alpha: expected a number of at least 0 and"),
-        ("dba(include_self=no)", "dba: include_self: expected one of 'plus', 'top_k'"),
-        ("dex(k=1", r"cannot read 'dex\(k=1'"),
-        ("dex,,dba", "cannot read ''"),
-        ("tracklet,dex", r"dex cannot stand there in \(tracklet, dex\); allowed are"),
-        ("cosine,diffusion", "at most one rank step"),
-        ("diffusion,dba", "dba cannot stand there"),
+        (
+            (steps.tracklet(), steps.dex()),
+            r"dex cannot stand there in \(tracklet, dex\); allowed are expand steps",
+        ),
+        ((steps.cosine(), steps.diffusion()), "at most one rank step"),
+        ((steps.diffusion(), steps.dba()), "dba cannot stand there"),
+        ((steps.dex(), "dba"), "expected steps of rerank.steps, got 'dba'"),
     ],
 )
-def test_parse_says_what_is_wrong(text, message):
+def test_orders_that_make_no_sense(links, message):
     with pytest.raises(ValueError, match=message):
-        parse(text)
+        chain(*links)
 
 
 def test_chain_says_what_is_wrong():

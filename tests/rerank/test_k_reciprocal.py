@@ -18,7 +18,7 @@ from dex_jax.rerank import _k_reciprocal_jaccard as _jaccard
 from dex_jax.rerank import _k_reciprocal_sets, k_reciprocal
 from dex_jax.rerank._blocks import even_block
 from dex_jax.rerank._embeddings import best
-from dex_jax.rerank._k_reciprocal import reciprocal_ranking
+from dex_jax.rerank._k_reciprocal import Options, reciprocal_ranking
 from dex_jax.rerank._k_reciprocal_sets import (
     Members,
     Pool,
@@ -170,8 +170,8 @@ def test_blocks_change_nothing(monkeypatch):
     expected = final_distance(rows @ rows.T, Q, k1=12, k2=6, lambda_=0.5)
     scores = k_reciprocal(query, gallery, k1=12, k2=6)
     np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
-    counts = Count(12), Count(6)
-    found = reciprocal_ranking(query, gallery, counts, lambda_=0.5, top=20)
+    options = Options(Count(12), Count(6), 0.5)
+    found = reciprocal_ranking(query, gallery, options, top=20)
     np.testing.assert_allclose(found.scores, best(scores, 20).scores, atol=1e-6)
     np.testing.assert_array_equal(found.ids, best(scores, 20).ids)
 
@@ -181,8 +181,8 @@ def test_ranking_is_the_top_of_the_scores(known):
     query, gallery = map(jnp.asarray, _split(_signs(5)))
     graph = self_search(gallery, k=30) if known else None
     scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0.3)
-    counts = Count(12), Count(6)
-    found = reciprocal_ranking(query, gallery, counts, lambda_=0.3, top=G, graph=graph)
+    options = Options(Count(12), Count(6), 0.3)
+    found = reciprocal_ranking(query, gallery, options, graph, top=G)
     # Scores that differ by rounding alone may change places; ids stay a permutation.
     np.testing.assert_array_equal(np.sort(found.ids, axis=1), np.tile(range(G), (Q, 1)))
     np.testing.assert_allclose(found.scores, best(scores, G).scores, atol=1e-6)

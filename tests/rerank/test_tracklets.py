@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax._checks import Count
 from dex_jax.rerank import (
     Ranking,
     k_reciprocal,
@@ -16,6 +15,7 @@ from dex_jax.rerank import (
     tracklet_means,
     tracklet_pull_in,
 )
+from dex_jax.rerank._k_reciprocal import read_options
 from dex_jax.rerank._k_reciprocal_tracklets import tracklet_reciprocal_ranking
 from dex_jax.rerank._tracklets import group_tracklets, pull_in_ranking, separate
 from tests.reference.expansion import ranked, unit
@@ -141,9 +141,8 @@ def test_k_reciprocal_of_tracklets():
         jnp.asarray(unit(QUERY), jnp.float32),
         jnp.asarray(rows, jnp.float32),
     )
-    best = tracklet_reciprocal_ranking(
-        query, gallery, tracks, (Count(7), Count(2)), lambda_=0.6, top=7
-    )
+    options = read_options(7, 2, 0.6, None, None)
+    best = tracklet_reciprocal_ranking(query, gallery, tracks, options, top=7)
     np.testing.assert_array_equal(best.ids, top_k(scores, k=7).ids)
     with pytest.raises(ValueError, match="tracklet_ids: tracklet_k_reciprocal needs"):
         jax.jit(tracklet_k_reciprocal)(QUERY, GALLERY, TRACKS)

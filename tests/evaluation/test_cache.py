@@ -1,0 +1,72 @@
+"""Descriptors on disk: damaged files, and which code makes them old."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dex_jax
+from dex_jax.evaluation import Cache, Descriptors, code_version
+from dex_jax.evaluation._cache import CODE
+
+
+def damage(content: bytes) -> dict[str, bytes]:
+    flipped = bytearray(content)
+    flipped[len(content) // 3] ^= 255
+    return {"cut": content[:-200], "flipped": bytes(flipped), "empty": b""}
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "empty"])
+def test_damaged_cache_is_reported_and_made_anew(tmp_path, kind):
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    said, made = [], []
+
+    def compute() -> Descriptors:
+        made.append(1)
+        return Descriptors(rows, 1.0, reused=False)
+
+    cache = Cache(tmp_path, say=said.append)
+    cache.get({"a": 1}, compute)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes())[kind])
+    found = cache.get({"a": 1}, compute)
+    assert not found.reused and len(made) == 2
+    assert "is damaged" in said[0] and str(path) in said[0]
+    np.testing.assert_array_equal(cache.get({"a": 1}, compute).features, rows)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A copy of the package's source files."""
+    source = Path(dex_jax.__file__).parent
+    return Path(shutil.copytree(source, tmp_path / "dex_jax"))
+
+
+def test_the_copy_is_the_same_code(package):
+    assert code_version(package) == code_version()
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_that_describes_makes_the_cache_old(package, name):
+    before = code_version(package)
+    path = package / name
+    path = path / "_layers.py" if path.is_dir() else path
+    path.write_text(path.read_text() + "\n")
+    assert code_version(package) != before
+
+
+def test_code_that_draws_reads_or_ranks_leaves_the_cache_as_it_is(package):
+    before = code_version(package)
+    for name in ("procedural", "report", "rerank", "neighbors"):
+        for path in (package / name).rglob("*.py"):
+            path.write_text("")
+    (package / "data" / "_cityflow.py").unlink()
+    assert code_version(package) == before
+
+
+def test_a_moved_file_is_another_code(package):
+    before = code_version(package)
+    (package / "models" / "_layers.py").rename(package / "models" / "_other.py")
+    assert code_version(package) != before
