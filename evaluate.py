@@ -19,14 +19,19 @@ from pathlib import Path
 import jax
 
 try:
-    from rich.console import Console
-
     from dex_jax import data, embeddings, evaluation, report, rerank, runs
 except ModuleNotFoundError as error:
     sys.exit(
         f"evaluate.py: {error.name} is missing; pip install 'dex_jax[report]' brings it"
     )
 
+MISTAKES = (
+    ValueError,
+    OSError,
+    ModuleNotFoundError,
+    runs.RunError,
+    runs.CheckpointError,
+)
 # Flags that another one leaves without effect, and flags that belong to another one.
 IDLE = {
     "score": "rerank submission sweep explain export out force brief",
@@ -48,13 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         evaluate(flags)
-    except (
-        ValueError,
-        OSError,
-        ModuleNotFoundError,
-        runs.RunError,
-        runs.CheckpointError,
-    ) as error:
+    except MISTAKES as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -113,22 +112,11 @@ def evaluate(flags: argparse.Namespace) -> None:
         sweep=evaluation.sweep(file, grid, protocol) if grid else None,
         explained=explained,
     )
-    show(found, folder, force=flags.force, brief=flags.brief)
-
-
-def show(found: report.Report, folder: Path, *, force: bool, brief: bool) -> None:
-    """Prints the tables and writes the report."""
-    console = Console(width=max(Console().width, 110))
-    console.print(found.screen())
-    for line in found.lines():
-        console.print(line)
-    if found.sweep is not None:
-        console.print(report.sweep_table(found.sweep))
+    found.print()
     start = time.perf_counter()
-    written = report.write_report(found, folder, force=force, brief=brief)
-    seconds = time.perf_counter() - start
-    page = written / (report.FIGURES_FILE if brief else report.PAGE)
-    print(f"report in {seconds:.0f} s: {page}")
+    report.write_report(found, folder, force=flags.force, brief=flags.brief)
+    page = report.FIGURES_FILE if flags.brief else report.PAGE
+    print(f"report in {time.perf_counter() - start:.0f} s: {folder / page}")
 
 
 def score(
@@ -181,13 +169,10 @@ def check_flags(flags: argparse.Namespace) -> None:
         for other in others.split() if getattr(flags, given) else ():
             if getattr(flags, other) not in (None, False, []):
                 raise ValueError(f"--{other}: has no effect with --{given}")
-    if flags.export and flags.export.suffix != ".npz":
-        raise ValueError(
-            f"--export: expected a name ending in .npz, got {flags.export}"
-        )
-    for name in ("submission", "export"):
-        if path := getattr(flags, name):
-            report.check_file(path, f"--{name}")
+    if flags.export:
+        report.check_file(flags.export, "--export", suffix=".npz")
+    if flags.submission:
+        report.check_file(flags.submission, "--submission")
     for name, owner in OWNERS.items():
         if getattr(flags, name) not in (None, []) and not getattr(flags, owner):
             raise ValueError(f"--{name}: belongs to --{owner}, which is not given")

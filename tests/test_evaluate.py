@@ -11,6 +11,8 @@ import evaluate
 from dex_jax.embeddings import EmbeddingFile, load, save
 from tests.report.conftest import make_file
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
@@ -40,7 +42,8 @@ def test_a_chain_from_vectors_to_report(run, tmp_path):
     assert (code, err) == (0, "")
     assert "embeddings file: same-camera images removed, mAP over all positives" in out
     assert "6 queries, 54 gallery images; 0 queries without a positive left out" in out
-    found = json.loads((tmp_path / "reports" / "vectors" / "report.json").read_text())
+    folder = tmp_path / "reports" / "vectors" / "dex-k=3+dba-k=3"
+    found = json.loads((folder / "report.json").read_text())
     assert [r["chain"] for r in found["results"]] == ["none", "dex(k=3),dba(k=3)"]
     for row in found["results"]:
         assert 0 < row["mAP_95"][0] <= row["mAP"] <= row["mAP_95"][1] <= 1
@@ -73,6 +76,19 @@ def test_a_report_is_not_overwritten_by_accident(run, tmp_path):
     code, _, err = run("--rerank", "none", "--out", str(other), "--force")
     assert code == 2 and "exists and is no report" in err
     assert (other / "thesis.tex").exists()
+
+
+def test_each_chain_and_table_has_a_report_of_its_own(run, tmp_path):
+    chains = ("none", "dex(k=3)", "dex(k=4)", "table5")
+    for chain in chains:
+        assert run(*BRIEF, chain)[0] == 0
+    assert run(*BRIEF, "dex(k=3)", "--sweep", "dex.alpha=1,2")[0] == 0
+    folders = list((tmp_path / "reports" / "vectors").iterdir())
+    assert len(folders) == len(chains) + 1
+    assert all((folder / "report.json").is_file() for folder in folders)
+    # The same again would be lost: that one is refused.
+    code, _, err = run(*BRIEF, "table5")
+    assert code == 2 and "table5: holds a report; --force replaces it" in err
 
 
 def test_submission_and_its_score(run, tmp_path):
@@ -221,7 +237,9 @@ def test_a_gallery_of_one_vehicle_has_no_threshold(run, tmp_path):
     save(file, tmp_path / "one.npz")
     code, out, err = run("--rerank", "dex(k=3)", embeddings=str(tmp_path / "one.npz"))
     assert (code, err) == (0, "") and "baseline: mAP 100.0" in out
-    found = json.loads((tmp_path / "reports" / "one" / "report.json").read_text())
+    found = json.loads(
+        (tmp_path / "reports" / "one" / "dex-k=3" / "report.json").read_text()
+    )
     assert "verification" not in found["results"][0]
 
 

@@ -68,6 +68,7 @@ def _agree(found, expected, tolerance=1e-6):
         )
 
 
+@pytest.mark.quick
 def test_a_list_by_hand():
     # Ranks of the positives: 1, 3, 4. AP = (1/1 + 2/3 + 3/4) / 3; last rank 4.
     found = evaluate(
@@ -81,6 +82,7 @@ def test_a_list_by_hand():
     assert found.cmc.tolist() == [1, 1, 1]
 
 
+@pytest.mark.quick
 def test_removed_images_take_no_rank():
     # In order: own identity and camera (removed), junk (removed), wrong, right.
     found = evaluate(
@@ -93,6 +95,7 @@ def test_removed_images_take_no_rank():
     assert found.mean_ap == pytest.approx(1 / 2)
 
 
+@pytest.mark.quick
 def test_ties_go_to_the_lower_index():
     found = evaluate(
         np.zeros((2, 4)),
@@ -104,6 +107,7 @@ def test_ties_go_to_the_lower_index():
     )
 
 
+@pytest.mark.quick
 def test_an_unknown_camera_equals_no_camera():
     found = evaluate(
         np.array([[0.9, 0.8]]),
@@ -115,6 +119,7 @@ def test_an_unknown_camera_equals_no_camera():
     assert found.mean_ap == 1
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("top", [None, 5])
 @pytest.mark.parametrize("smaller", [False, True])
@@ -131,6 +136,7 @@ def test_agrees_with_a_walk_down_the_list(seed, top, smaller, trapezoid):
     _agree(evaluate(_ranking(scores, G), **labels, **options), expected)
 
 
+@pytest.mark.quick
 def test_a_short_ranking_equals_the_dense_scores_cut_there():
     scores, labels = _instance()
     labels["query_cameras"] = labels["gallery_cameras"] = None
@@ -141,6 +147,7 @@ def test_a_short_ranking_equals_the_dense_scores_cut_there():
         _agree(short, dense._asdict())
 
 
+@pytest.mark.quick
 def test_positives_beyond_a_short_ranking_count_as_not_found():
     found = evaluate(
         Ranking(jnp.array([[2, 0]]), jnp.array([[0.9, 0.8]])),

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dex_jax import models, runs
+from configs import demo, resnet50_ibn
+from dex_jax import models, runs, training
+from tests.compilation import QUICK_PROGRAMS
 
 # On one worker, its processes share the compiled programs and the run that is whole.
 pytestmark = pytest.mark.xdist_group("train")
@@ -59,6 +61,7 @@ def environment(home: Path) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": keep,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
+        **QUICK_PROGRAMS,
     }
 
 
@@ -194,18 +197,24 @@ def test_killed_at_several_moments_it_ends_as_if_never_stopped(
     assert figures(workdir, "validation.csv") == figures(whole[0], "validation.csv")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_leaves_in_order(
-    whole, environment: dict[str, str], home: Path, number: signal.Signals
+def test_signals_save_and_leave_in_order(
+    whole, environment: dict[str, str], home: Path
 ):
-    workdir = home / number.name
-    process = start(environment, workdir, "--config.run.checkpoint_minutes=60")
-    wait_for_step(process, workdir, 2)
-    process.send_signal(number)
-    text = finish(process)
-    if "stopped after step" in text:  # else it was done before the signal came
-        assert "the same command resumes" in text
-        assert "resuming after step" in finish(start(environment, workdir))
+    """Ctrl-C, then the signal of a scheduler, each after the next few steps."""
+    workdir, seldom = home / "stopped", "--config.run.checkpoint_minutes=60"
+    steps, done = len(figures(whole[0])), 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(environment, workdir, seldom)
+        # Its own first step: before that it does not listen yet.
+        wait_for_step(process, workdir, done + 2)
+        process.send_signal(number)
+        text = finish(process)
+        assert ("resuming after step" in text) == (done > 0)
+        done = len(figures(workdir))
+        if done > steps - 2:  # it was done before the signal came
+            break
+        assert f"stopped after step {done} of {steps}; the same command" in text
+    assert "resuming after step" in finish(start(environment, workdir, seldom))
     assert figures(workdir) == figures(whole[0])
 
 
@@ -268,22 +277,16 @@ def test_a_dry_run_prints_parts_cost_and_makes_nothing(
     assert not (home / "dry").exists()
 
 
-def test_a_dry_run_needs_no_data(environment: dict[str, str]):
-    smaller = ("name=resnet_slim", "trunk_split=none")
-    text = subprocess.run(
-        [
-            *(sys.executable, "train.py", "--config=configs/resnet50_ibn.py"),
-            *(f"--config.model.{field}" for field in smaller),
-            *("--config.image_size=64", "--dry_run"),
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=True,
-    ).stdout
-    assert "root: cityflow lies on your disk" in text
+def test_a_dry_run_needs_no_data(monkeypatch: pytest.MonkeyPatch):
+    """What it says of the data; the cost of a step is another test's."""
+    free = training.Cost(operations=1e9, memory=1e9, rate=1e9)
+    monkeypatch.setattr(training, "cost", lambda *_, **__: free)
+    config: Any = resnet50_ibn.get_config()
+    config.model.update(name="resnet_slim", trunk_split="none")
+    config.image_size = 64
+    runs.check_settings(config)
+    text = "\n".join(runs.estimate(config))
+    assert "root: where is cityflow?" in text
     assert "Going on with 426 identities." in text
     assert "54 steps an epoch, 27000 in all" in text
 
@@ -297,12 +300,6 @@ def test_a_dry_run_needs_no_data(environment: dict[str, str]):
             "did you mean config.optimizer.learning_rate",
         ),
         (("--config=configs/nothing.py",), "configs/nothing.py"),
-        (("--config=configs/demo.py", "--config.epochs=0"), "config.epochs: expected"),
-        (
-            ("--config=configs/demo.py", "--config.data.name=nothing"),
-            "'procedural_vehicles'",
-        ),
-        (("--config=configs/demo.py", "--config.image_size=16"), "image_size: 16"),
         (
             ("--config=configs/demo.py", "--config.model.pretrained=no.pth"),
             "config.model.pretrained: no file 'no.pth'",
@@ -315,6 +312,26 @@ def test_mistakes_are_told_before_work_starts(
     text = refused(environment, *flags, f"--workdir={home / 'mistake'}")
     assert message in text
     assert not (home / "mistake" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("epochs", 0, "config.epochs: expected"),
+        ("data.name", "nothing", "'procedural_vehicles'"),
+        ("image_size", 16, "image_size: 16"),
+    ],
+)
+def test_settings_are_refused_before_work_starts(
+    tmp_path: Path, setting: str, value: object, message: str
+):
+    """By what the program calls; the test above sees it say so."""
+    config: Any = demo.get_config()
+    config.update_from_flattened_dict({setting: value})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        runs.check_settings(config)
+        runs.build_job(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_images(

@@ -1,6 +1,6 @@
 """Data sets: those of the field, one's own, and the embedded one."""
 
-from dex_jax._checks import missing_extra
+from dex_jax._checks import missing_extra, require
 
 try:
     from dex_jax.data._catalog import NAMES, load, read_options
@@ -12,6 +12,8 @@ try:
     from dex_jax.data._statistics import SplitStatistics, describe, statistics
 except ModuleNotFoundError as error:
     raise missing_extra(error, "data") from None
+
+require("PIL", extra="data")
 
 __all__ = [
     "NAMES",

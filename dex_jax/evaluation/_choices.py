@@ -74,7 +74,7 @@ def report_name(rerank: str, sweep: str | None = None) -> str:
         sweep: the axes of a sweep over it.
 
     Returns:
-        A name of letters, digits and `. = _ - +`, at most 80 of them.
+        A name of letters, digits and `. = _ - +`, 80 characters at most.
 
     Example:
         >>> report_name("table6"), report_name("dex(k=10), dba,diffusion")
@@ -83,7 +83,7 @@ def report_name(rerank: str, sweep: str | None = None) -> str:
     text = re.sub(r"\s", "", f"{rerank};{sweep}" if sweep else rerank)
     # Steps are joined by "+", the options of a step by "-".
     steps = re.split(r",(?![^(]*\))", text)
-    name = "+".join(re.sub(r"[^\w.=]+", "-", step).strip("-") for step in steps)
+    name = "+".join(re.sub(r"[^A-Za-z0-9_.=]+", "-", step).strip("-") for step in steps)
     if len(name) <= _LONGEST and not sweep:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]

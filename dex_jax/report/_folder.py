@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table as ScreenTable
 
 import dex_jax
@@ -33,7 +34,7 @@ from dex_jax.report._ranks import (
     headline_queries,
     ranks_figure,
 )
-from dex_jax.report._tables import screen_table, write_query_csv
+from dex_jax.report._tables import screen_table, sweep_table, write_query_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +110,15 @@ class Report:
         """Returns the table for the terminal."""
         return screen_table(self.title, self.results, self.comparisons())
 
+    def print(self) -> None:
+        """Prints the table, what it rests on, and the grid of a sweep."""
+        console = Console(width=max(Console().width, 110))
+        console.print(self.screen())
+        for line in self.lines():
+            console.print(line)
+        if self.sweep is not None:
+            console.print(sweep_table(self.sweep))
+
     def explain(self, query: int, *, chain: int | None = None) -> "Figure":
         """Draws why images rise or fall for a query.
 
@@ -183,13 +193,21 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
     return folder
 
 
-def check_file(path: Path, name: str) -> None:
+def check_file(path: Path, name: str, *, suffix: str = "") -> None:
     """Tells before any work whether a file may be written there.
 
+    Args:
+        path: the file.
+        name: what errors call it.
+        suffix: what the file's name must end in.
+
     Raises:
+        ValueError: another ending.
         IsADirectoryError: a folder is there.
         NotADirectoryError: it would lie below a file.
     """
+    if not path.name.endswith(suffix):
+        raise ValueError(f"{name}: expected a name ending in {suffix}, got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{name}: {path} is a folder, expected a file's name")
     _check_parents(path, name)

@@ -5,6 +5,8 @@ import pytest
 
 from dex_jax.losses import label_smoothed_cross_entropy
 
+pytestmark = pytest.mark.quick
+
 CASES = ("c10", "c10_eps0", "c2_extreme", "c333", "c526")
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from dex_jax.losses import batch_hard_triplet
 
+pytestmark = pytest.mark.quick
+
 CASES = (
     "all_easy_d10",
     "duplicates_d12",

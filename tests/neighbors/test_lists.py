@@ -54,6 +54,7 @@ def _tiles(seed, values=10**6, shape=(4, R, C)):
     return rng.integers(-values, values, size=shape).astype(np.float32)
 
 
+@pytest.mark.quick
 def test_what_is_better_enters_and_of_equals_the_first_stays():
     tiles = [[[0.9, 0.5, 0.1]], [[0.5, 0.9, 0.7]]]
     found = _check(tiles, k=2)
@@ -87,6 +88,7 @@ def test_lists_that_hold_less_than_they_could():
     assert np.isneginf(found.scores[:, -1]).all()
 
 
+@pytest.mark.quick
 def test_zeros_are_found_where_they_are_the_best():
     tiles = np.full((1, R, C), -1, np.float32)
     tiles[..., 100:] = 0

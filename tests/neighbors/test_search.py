@@ -41,6 +41,7 @@ def _same(found: Neighbors, expected):
     np.testing.assert_array_equal(found.scores, expected[1])
 
 
+@pytest.mark.quick
 def test_orders_by_cosine_whatever_the_length_of_rows():
     # Angles 0, 90, 45 and 180 degrees to the query.
     database = jnp.array([[0.5, 0.0], [0.0, 9.0], [3.0, 3.0], [-1.0, 0.0]])
@@ -49,12 +50,14 @@ def test_orders_by_cosine_whatever_the_length_of_rows():
     np.testing.assert_allclose(found.scores, [[1, 0.5**0.5, 0, -1]], atol=1e-7)
 
 
+@pytest.mark.quick
 def test_ties_go_to_the_lower_index_even_at_zero():
     database = jnp.array([[0.0, 1.0], [0.0, -1.0], [0.0, 1.0], [0.0, -1.0]])
     found = nearest_neighbors(jnp.array([[1.0, 0.0]]), database, k=3)
     assert found.ids.tolist() == [[0, 1, 2]]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("tile", [(50, 37), (136, 136), (7, 136), (136, 20)])
 def test_tiles_of_any_size_give_the_same_lists(tile):
     rows = signs(N)  # 16 different rows, so most of what is found are ties
@@ -137,6 +140,7 @@ def test_gradient_of_scores_found_with_one_of_zero():
     np.testing.assert_allclose(found, [[0, 1]], atol=1e-6)
 
 
+@pytest.mark.quick
 def test_exclude_self_leaves_duplicates_in():
     rows = signs(8)
     rows[:] = rows[0]
@@ -168,6 +172,7 @@ def test_a_block_with_itself_in_strips(rows):
     np.testing.assert_array_equal(square(block, "highest"), block @ block.T)
 
 
+@pytest.mark.quick
 def test_one_row_finds_itself():
     found, lowest = self_search(jnp.array([[1.0, 0.0]]), k=1)
     assert found.ids.tolist() == [[0]]
@@ -195,6 +200,7 @@ def test_k_beyond_the_database_warns_once_and_gives_all():
         assert limit_k(7, 7, "k") == 7
 
 
+@pytest.mark.quick
 def test_merges_lists_with_ties_to_the_lower_id():
     a = Neighbors(jnp.array([[4, 1]]), jnp.array([[0.9, 0.5]]))
     b = Neighbors(jnp.array([[7, 0]]), jnp.array([[0.9, 0.5]]))

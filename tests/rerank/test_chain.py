@@ -28,6 +28,8 @@ from dex_jax.rerank import (
 )
 from tests.rerank.cases import G, Q, clusters
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 QUERY, GALLERY, TRACKS = clusters()
 EMBEDDINGS = Embeddings(QUERY, GALLERY, TRACKS)
 RANKS = {

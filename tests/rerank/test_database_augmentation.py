@@ -14,6 +14,7 @@ from tests.rerank.cases import G, clusters, temporary_bytes
 GALLERY = clusters()[1]
 
 
+@pytest.mark.quick
 def test_by_hand():
     # Each image and its one nearest other; (0, 2) counts as (0, 1).
     gallery = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 2.0]])
@@ -23,6 +24,7 @@ def test_by_hand():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("k", [1, 9, G - 1])
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
 @pytest.mark.parametrize("include_self", ["plus", "top_k"])
@@ -34,6 +36,7 @@ def test_agrees_with_the_equation(k, alpha, include_self):
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.quick
 def test_equal_sets_of_neighbours_give_equal_bits():
     # Two far groups of five: with k = 4 each image sums its whole group.
     rng = np.random.default_rng(0)
@@ -42,6 +45,7 @@ def test_equal_sets_of_neighbours_give_equal_bits():
     assert len(np.unique(found, axis=0)) == 2
 
 
+@pytest.mark.quick
 def test_a_list_full_of_duplicates_still_holds_the_image():
     # Five equal rows: the lists of three hold rows 0 to 2 alone.
     rows = jnp.tile(jnp.array([[0.6, 0.8]]), (5, 1)).at[4].set(jnp.array([1.0, 0.0]))

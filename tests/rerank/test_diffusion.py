@@ -25,6 +25,7 @@ def _dense(k: int, k_query: int, gamma: float = 3.0):
     return links, reference.start(QUERY, GALLERY, k_query, gamma)
 
 
+@pytest.mark.quick
 def test_two_joined_images_by_hand():
     # Images 0 and 1 are joined by weight 1 after normalisation, image 2 is alone. The
     # query starts from image 0 with cos^3 = 1 and takes one step:
@@ -39,6 +40,7 @@ def test_two_joined_images_by_hand():
     np.testing.assert_allclose(scores, [[first, 0.95 * first, 0]], atol=5e-6)
 
 
+@pytest.mark.quick
 def test_lonely_images_keep_their_start():
     # k = 1 leaves each image its own place alone: no edges, f = (1 - alpha) y.
     start = reference.start(QUERY, GALLERY, 20, 3.0)
@@ -48,11 +50,13 @@ def test_lonely_images_keep_their_start():
     np.testing.assert_allclose(scores, 0.05 * start, atol=1e-6)
 
 
+@pytest.mark.quick
 def test_a_query_that_nothing_resembles_scores_zero():
     scores = diffusion(-GALLERY[:1], GALLERY[:1], k=1, k_query=1, solver="cg")
     np.testing.assert_array_equal(scores, [[0]])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("k", [9, 40])
 @pytest.mark.parametrize("initial", ["y", "zero"])
 def test_power_agrees_with_the_equations(k, initial):
@@ -62,6 +66,7 @@ def test_power_agrees_with_the_equations(k, initial):
     np.testing.assert_allclose(scores, expected, atol=1e-5 * expected.max())
 
 
+@pytest.mark.quick
 def test_cg_agrees_with_the_inverse_and_leaves_no_residual():
     links, start = _dense(9, 7)
     scores = np.asarray(diffusion(QUERY, GALLERY, k=9, k_query=7, solver="cg"))
@@ -82,6 +87,7 @@ def test_cg_stops_when_all_columns_have_converged():
     np.testing.assert_array_equal(none, 0)
 
 
+@pytest.mark.quick
 def test_the_graph_is_the_one_of_eq_9():
     rows = unit(GALLERY).astype(np.float32)
     lists = self_search(jnp.asarray(rows), k=9)[0]

@@ -18,18 +18,21 @@ from tests.rerank.cases import clusters
 QUERY, GALLERY, _ = clusters()
 
 
+@pytest.mark.quick
 def test_cosine_of_rows_of_any_length():
     expected = unit(QUERY) @ unit(GALLERY).T
     found = cosine_similarity(3 * QUERY, GALLERY * 1e-20)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.quick
 def test_sum_by_hand():
     # l2(3, 0) + l2(0, 7) points along (1, 1).
     found = fuse([np.array([[3.0, 0.0]]), np.array([[0.0, 7.0]])])
     np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5]], atol=1e-6)
 
 
+@pytest.mark.quick
 def test_cosine_of_concatenated_rows_is_the_mean_cosine():
     other = GALLERY[:, ::2] + 1
     joined = fuse([GALLERY, other], method="concat")
@@ -40,12 +43,14 @@ def test_cosine_of_concatenated_rows_is_the_mean_cosine():
     )
 
 
+@pytest.mark.quick
 def test_score_sums():
     scores = [np.array([[1.0, 2.0]]), np.array([[3.0, 5.0]])]
     np.testing.assert_array_equal(fuse_scores(scores), [[4, 7]])
     np.testing.assert_array_equal(fuse_scores(scores, weights=[2, 1]), [[5, 9]])
 
 
+@pytest.mark.quick
 def test_side_bias_and_camera_penalty_by_hand():
     side = np.array([[4.0, 0.0], [0.0, 2.0]])
     scores = np.array([[0.5, 0.25]])

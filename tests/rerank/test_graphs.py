@@ -7,6 +7,8 @@ import pytest
 
 from dex_jax.rerank import Embeddings, Graphs, parse
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 TEXTS = (
     "none",
     "dba(k=2)",

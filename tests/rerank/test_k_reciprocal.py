@@ -60,6 +60,7 @@ def _sets(ids: jax.Array, members: Members) -> list[set[int]]:
     return [set(near[flags]) | set(extra) - {-1} for near, flags, extra in rows]
 
 
+@pytest.mark.quick
 def test_jaccard_by_hand():
     # Angles 0 (query), 1, 2 and 40 degrees; k1 = 1, k2 = 1. The lists are {q, a},
     # {a, q} (the query stands first among equals by index), {b, a}, {c, b}: q and a
@@ -76,6 +77,7 @@ def test_jaccard_by_hand():
     np.testing.assert_allclose(scores[0], expected, atol=1e-5)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
     ("k1", "k2", "lambda_"),
@@ -100,11 +102,13 @@ def test_more_duplicates_than_a_list_holds(k2):
         np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
 
 
+@pytest.mark.quick
 def test_all_points_equal():
     rows = np.ones((Q + G, 4), np.float32)
     assert np.isfinite(k_reciprocal(*_split(rows), k1=5, k2=3)).all()
 
 
+@pytest.mark.quick
 def test_one_query_and_one_gallery_image():
     scores = k_reciprocal(np.eye(1, 3), 2 * np.eye(1, 3), k1=1, k2=1)
     np.testing.assert_allclose(scores, [[1.0]], atol=1e-6)
@@ -143,6 +147,7 @@ def test_reference_steps(golden, k1, k2):
     np.testing.assert_allclose(dense, steps[f"k1_{k1}_k2_{k2}_V"], atol=1e-6)
 
 
+@pytest.mark.quick
 def test_sets_are_those_of_the_definition():
     rows = _signs(4)
     ids = self_search(jnp.asarray(rows), k=14)[0].ids

@@ -18,6 +18,7 @@ from tests.rerank.cases import G, clusters
 QUERY, GALLERY, TRACKS = clusters()
 
 
+@pytest.mark.quick
 def test_alpha_qe_by_hand():
     # The nearest image (0.6, 0.8) has the cosine 0.6: q + 0.6^2 g.
     gallery = jnp.array([[-1.0, 0.0], [3.0, 4.0]])
@@ -26,6 +27,7 @@ def test_alpha_qe_by_hand():
     np.testing.assert_allclose(found[0], total / np.hypot(*total), atol=1e-6)
 
 
+@pytest.mark.quick
 def test_dex_by_hand():
     # Tracklet 5 holds images 0 and 3, its mean points along (1, 0); tracklet 2 holds 1
     # and 2. With k = 3 the images 0, 3 and then 1 are added, though 2 is nearer.
@@ -42,6 +44,7 @@ def test_dex_by_hand():
     np.testing.assert_allclose(near[0], total / np.hypot(*total), atol=1e-6)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("k", [1, 7, 20, G])
 @pytest.mark.parametrize("alpha", [0.0, 2.0, 2.5])
 def test_agrees_with_the_equations(k, alpha):
@@ -65,6 +68,7 @@ def test_tracklets_of_one_image_and_one_giant_tracklet(tracks):
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.quick
 def test_opposite_images_add_nothing():
     query = jnp.array([[1.0, 0.0]])
     found = alpha_query_expansion(query, jnp.array([[-1.0, 0.1]]), k=1, alpha=1.5)

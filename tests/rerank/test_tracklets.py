@@ -25,6 +25,7 @@ from tests.rerank.cases import G, Q, clusters
 QUERY, GALLERY, TRACKS = clusters()
 
 
+@pytest.mark.quick
 def test_groups_in_order_of_first_appearance():
     tracks = group_tracklets(jnp.array([7, -1, 7, 3, -1, 7]))
     assert tracks.labels.tolist() == [0, 1, 0, 2, 1, 0]
@@ -34,6 +35,7 @@ def test_groups_in_order_of_first_appearance():
     assert not tracks.counts[3:].any()
 
 
+@pytest.mark.quick
 def test_means_by_hand():
     gallery = np.array([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]])
     tracks = np.array([4, 4, 9])
@@ -57,6 +59,7 @@ def test_means_refuse_senseless_weights(weights, message):
         tracklet_means(np.eye(3), np.array([1, 1, 2]), weights=np.array(weights))
 
 
+@pytest.mark.quick
 def test_pull_in_by_hand():
     # The list 2 (track 8), 1 (track 5), 3 (track 5), 0 (track 8) becomes 0 2, 1 3.
     scores = tracklet_pull_in(
@@ -72,6 +75,7 @@ def _scores(seed: int) -> np.ndarray:
     return levels[rng.integers(0, len(levels), (Q, G))]
 
 
+@pytest.mark.quick
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=10, deadline=None)
 def test_pull_in_is_the_walk_and_once_is_enough(seed):
@@ -99,6 +103,7 @@ def test_single_images_stay_and_a_giant_tracklet_is_gallery_order(tracks):
         assert found.tolist() == pulled_in(ranked(row), tracks)
 
 
+@pytest.mark.quick
 def test_masked_images_pull_nothing():
     # Track 5 (images 0, 3) is masked wholly, track 6 (1, 4) by half.
     row = jnp.array([[-jnp.inf, -jnp.inf, 0.3, -jnp.inf, 0.6]])
@@ -110,6 +115,7 @@ def test_masked_images_pull_nothing():
     np.testing.assert_allclose(few.scores, [[0.6, 0.6, 0.3, -np.inf, -np.inf]])
 
 
+@pytest.mark.quick
 def test_separate_takes_the_smallest_steps():
     tiny, one = np.finfo(np.float32).tiny, np.float32(1)
     falling = jnp.array([1.0, 1.0, 0.5, 0.0, 0.0, -2.0, -jnp.inf])

@@ -14,18 +14,27 @@ from dex_jax import losses, models, training
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._resnet import resnet_plan
 from dex_jax.models._start import initialise
+from tests.compilation import optimised
 
 # Fixtures are compiled steps: on one worker, each is compiled once.
-pytestmark = pytest.mark.xdist_group("training")
+pytestmark = [
+    pytest.mark.xdist_group("training"),
+    pytest.mark.usefixtures("quick_programs"),
+]
 
 AUGMENT = {"flip": 0.5, "contrast": 0.1, "brightness": 0.1, "erase": 0.5}
 
 
-def short_network(*, blocks: int = 1, **options: Any) -> training.Network:
+def short_network(
+    *,
+    blocks: int = 1,
+    cuts: tuple[tuple[int, int, int], ...] = ((2, 1, 1), (1, 2, 1)),
+    **options: Any,
+) -> training.Network:
     """A trunk of the stem and a block or two, cut into parts: compiled in seconds."""
     plan = resnet_plan(width=8, ibn=True)
     short = plan._replace(units=plan.units[: 1 + blocks], channels=32, stride=4)
-    parts = models.parts.layout(((2, 1, 1), (1, 2, 1)))
+    parts = models.parts.layout(cuts)
     make = functools.partial(PartitionNetwork, short, parts, num_classes=4, dim=4)
     made = initialise(lambda: make(trunk_split="none", **options), 0)
     return training.Network(*models.split(made), parts, short.channels, short.stride)
@@ -74,6 +83,7 @@ def two_steps(
     return states, figures
 
 
+@pytest.mark.quick
 def test_the_loss_is_two_cross_entropies_and_a_triplet_over_locals_and_globals(rng):
     embeddings = jnp.asarray(rng.standard_normal((6, 3, 5)), jnp.float32)
     logits = jnp.asarray(rng.standard_normal((6, 3, 3)), jnp.float32)
@@ -91,6 +101,7 @@ def test_the_loss_is_two_cross_entropies_and_a_triplet_over_locals_and_globals(r
     np.testing.assert_allclose(both, value, rtol=1e-6)
 
 
+@pytest.mark.quick
 def test_weights_of_the_loss_scale_its_terms(rng):
     embeddings = jnp.asarray(rng.standard_normal((4, 1, 5)), jnp.float32)
     logits = jnp.zeros((4, 1, 2))
@@ -106,6 +117,7 @@ def test_weights_of_the_loss_scale_its_terms(rng):
     assert float(value) == pytest.approx(np.log(2))
 
 
+@pytest.mark.quick
 def test_exponential_schedule_is_the_papers():
     rate = training.learning_rate(steps_per_epoch=66)
     assert float(np.asarray(rate(0))) == pytest.approx(2e-4)
@@ -118,6 +130,7 @@ def test_exponential_schedule_is_the_papers():
     )
 
 
+@pytest.mark.quick
 def test_warm_up_then_cosine_ends_at_zero():
     rate = training.learning_rate(
         learning_rate=1.0,
@@ -153,6 +166,7 @@ def test_weight_decay_spares_vectors():
     )
 
 
+@pytest.mark.quick
 def test_a_step_changes_everything_it_should(two_steps):
     (before, after, _), figures = two_steps
     assert int(after.step) == 1
@@ -170,24 +184,30 @@ def test_a_step_changes_everything_it_should(two_steps):
     assert float(first["hardest_positive"]) > 0
 
 
-def test_compiled_gradients_are_those_of_the_printed_formula(network):
+def test_compiled_gradients_are_those_of_the_printed_formula():
     """Smooth images: whole regions are nearly equal where the maxima are taken."""
+    network = short_network(cuts=((2, 2, 1),))
     rng = np.random.default_rng(2)
     coarse = rng.standard_normal((8, 6, 6, 3)).astype(np.float32)
     images = jnp.asarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
     labels = jnp.repeat(jnp.arange(4), 2)
+    loss_of = functools.partial(
+        training.partition_loss, local_parts=network.parts.num_local
+    )
 
     def loss(params: Any) -> jax.Array:
         (embeddings, logits), _ = models.apply(
             network.graphdef, params, network.stats, images, train=True
         )
-        return training.partition_loss(embeddings, logits, labels, local_parts=4)[0]
+        return loss_of(embeddings, logits, labels)[0]
 
-    compiled = jax.jit(jax.grad(loss))(network.params)["trunk"]
+    with optimised(True):  # as users compile it
+        compiled = jax.jit(jax.grad(loss))(network.params)["trunk"]
     op_by_op = jax.grad(loss)(network.params)["trunk"]
     assert relative_error(compiled, op_by_op) < 1e-3
 
 
+@pytest.mark.quick
 def test_the_same_state_gives_the_same_step_and_another_step_other_noise(
     batch, compiled, two_steps
 ):

@@ -1,0 +1,155 @@
+"""All that a training works with: what is built, said, refused and estimated."""
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import demo, resnet50_ibn
+from dex_jax import runs, training
+from dex_jax.pipeline import TrainBatch
+from tests.data import fake_sets
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*instead of")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A network of a few hundred numbers on three of CityFlow's six fake vehicles."""
+    config: Any = demo.get_config()
+    config.image_size = 32
+    config.epochs = 4
+    config.data.update(name="cityflow", size="", hold_out=3, mixing="real")
+    config.data.root = str(fake_sets.cityflow(tmp_path / "set"))
+    config.data.remove_same_camera = False
+    config.batch.update(ids_per_batch=2, images_per_id=4)
+    config.model.update(dim=2, parts=((1, 1, 2),), expected_parts=0)
+    config.model.options = {"width": 2}
+    config.evaluation.every_epochs = 2
+    return config
+
+
+def test_a_job_says_what_it_will_do(config, tmp_path):
+    job = runs.build_job(config, tmp_path / "run")
+    said = job.facts()
+    assert said[0].startswith("cityflow (cityflow-")
+    assert "held-identity-3-0): 33 training images" in said[0]
+    assert said[1] == "0 of them synthetic (config.data.mixing=real)"
+    assert "3 held-back identities: same-camera images kept" in said[2]
+    assert f"{jax.device_count()} device(s)" in said[3]
+    assert said[4] == "weights start random (no config.model.pretrained)"
+    # Three identities, two a batch.
+    assert job.batches.steps_per_epoch == 2 and job.steps == 8
+    assert runs.load_config(tmp_path / "run").to_dict() == config.to_dict()
+    assert [step for step in range(1, 9) if job.validation_due(step)] == [4, 8]
+    job.config.evaluation.every_epochs = 0
+    assert [step for step in range(1, 9) if job.validation_due(step)] == [8]
+
+
+def test_batches_follow_the_step_and_end_their_threads(config, tmp_path):
+    job = runs.build_job(config, tmp_path / "run")
+    images = job.images(0)
+    first = list(itertools.islice(images, 4))
+    images.close()
+    later = job.images(2)
+    again = next(later)
+    later.close()
+    assert [batch.step for batch in first] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(again.images, first[2].images)
+    np.testing.assert_array_equal(again.indices, job.batches.indices(2))
+
+
+def test_an_image_that_went_away_is_an_error_of_the_run(config, tmp_path):
+    job = runs.build_job(config, tmp_path / "run")
+    for path in (Path(config.data.root) / "image_train").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(runs.RunError, match="is empty; the checkpoints so far are goo"):
+        next(job.images(0))
+
+
+def test_the_moving_average_describes_where_there_is_one(config, tmp_path):
+    config.optimizer.average = 0.5
+    job = runs.build_job(config, tmp_path / "run")
+    other = jax.tree.map(lambda x: -x, job.state.params)
+    images = jnp.ones((1, 32, 32, 3))
+    changed = job.state._replace(params=other)
+    averaged = np.asarray(job.described_by(job.state)(images))
+    np.testing.assert_array_equal(job.described_by(changed)(images), averaged)
+    job.config.optimizer.average = 0.0
+    assert not np.array_equal(job.described_by(changed)(images), averaged)
+
+
+def test_a_batch_for_more_devices_is_refused_before_the_data(config, tmp_path):
+    config.batch.update(ids_per_batch=3, images_per_id=3)
+    config.data.root = "nowhere"
+    with pytest.raises(ValueError, match="9 images cannot be split over 8 devices"):
+        runs.build_job(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def journal(folder: Path, job: runs.Job) -> runs.Journal:
+    return runs.Journal(folder, steps=job.steps, start=0, batch_size=8, active=True)
+
+
+def test_records_are_written_and_a_lost_training_names_its_images(config, tmp_path):
+    job = runs.build_job(config, tmp_path / "run")
+    job.config.run.log_steps = 2
+    batch = TrainBatch(0, np.zeros(0), np.zeros(0), np.array([3, 5]))
+    figures = {
+        "loss": jnp.array(2.5),
+        "gradient_norm": jnp.array(1.0),
+        "part_loss": jnp.array([1.0, 1.5]),
+    }
+    book = journal(tmp_path / "run", job)
+    for step in (1, 2, 8):
+        runs.record_step(book, job, step, figures, batch)
+    with (tmp_path / "run" / runs.TRAIN).open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    # Every second step, and the last one.
+    assert [row["step"] for row in rows] == ["2", "8"]
+    assert [rows[0][name] for name in ("loss", "part_00", "part_01")] == [
+        "2.5",
+        "1",
+        "1.5",
+    ]
+    names = f"{job.reid.train.names[3]}, {job.reid.train.names[5]}"
+    for name in ("loss", "gradient_norm"):
+        lost = figures | {name: jnp.array(jnp.nan)}
+        with pytest.raises(runs.RunError, match=f"step 3: .* of this batch: {names}"):
+            runs.record_step(book, job, 3, lost, batch)
+    book.close()
+
+
+def test_a_missing_data_set_names_the_flags_that_mend_it(tmp_path):
+    config: Any = resnet50_ibn.get_config()
+    config.model.update(name="resnet_slim", trunk_split="none", dim=2)
+    config.model.options = {"width": 2}
+    flags = r"--config\.data\.root=DIR .*--config\.data\.name=procedural_vehicles"
+    with pytest.raises(FileNotFoundError, match=rf"where is cityflow\? {flags}"):
+        runs.build_job(config, tmp_path / "run")
+    config.data.root = str(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=rf"nothing: .*is not here.* {flags}"):
+        runs.build_job(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_estimate_goes_on_without_the_data(config, monkeypatch):
+    with_data = runs.estimate(config)
+    assert with_data[-1].startswith("one step: ") and "Gflop/s" in with_data[-1]
+    cost = training.Cost(operations=3e9, memory=2.0**31, rate=1e9)
+    monkeypatch.setattr(training, "cost", lambda *_, **__: cost)
+    assert "3 identities: 2 steps an epoch, 8 in all" in with_data
+    config.data.root = ""
+    config.data.expected_identities = 7
+    lines = runs.estimate(config)
+    assert "--config.data.root=DIR" in lines[0]
+    assert lines[1] == "Going on with 7 identities."
+    assert "7 identities: 4 steps an epoch, 16 in all" in lines
+    # 16 steps of 3 Gflop at 1 Gflop a second.
+    assert lines[-1].startswith("one step: 3 Gflop, 2.0 GiB; at the 1 Gflop/s")
+    assert lines[-1].endswith("a run takes about 00:48")
