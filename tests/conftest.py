@@ -25,7 +25,7 @@ MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def room_for_programs():
+def limit_programs():
     """Lets go of compiled programs between modules where they have become many."""
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:

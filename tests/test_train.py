@@ -151,11 +151,11 @@ def test_a_run_tells_its_story_and_keeps_its_records(whole):
 def test_kept_memory_is_told_and_changes_nothing(
     whole, environment: dict[str, str], home: Path
 ):
-    told = "freed memory is kept for the next step"
-    assert told in whole[1]
-    wish = environment | {"MALLOC_TRIM_THRESHOLD_": "131072"}
-    text = finish(start(wish, home / "given_back"))
-    assert told not in text
+    line = "freed memory is kept for the next step"
+    assert line in whole[1]
+    given_back = environment | {"MALLOC_TRIM_THRESHOLD_": "131072"}
+    text = finish(start(given_back, home / "given_back"))
+    assert line not in text
     assert figures(home / "given_back") == figures(whole[0])
 
 
@@ -168,10 +168,10 @@ def test_it_starts_from_a_checkpoint_and_says_what_was_loaded(
     option = f"--config.model.pretrained={file}"
     text = finish(start(environment, home / "fine", option, "--config.epochs=1"))
     tensors = models.torch_tensors(given)
-    told = (
+    line = (
         f"slim.safetensors: {len(tensors)} tensors loaded by the names of torchvision"
     )
-    assert f"{told}, 0 missing, 0 left over" in text
+    assert f"{line}, 0 missing, 0 left over" in text
     assert "weights start random" not in text
     # What the program builds, before any step.
     config = runs.load_config(home / "fine")

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from dex_jax.data import describe, load, statistics
-from dex_jax.pipeline import normalize, preview
 from dex_jax.report import data_figure
 from tests.data import fake_sets
 
@@ -45,12 +44,3 @@ def test_a_set_without_cameras_and_tracklets_is_drawn(tmp_path):
     assert [text.get_text() for text in part.axes[2].texts] == [
         "no tracklets are known"
     ]
-
-
-def test_a_preview_lays_images_in_rows():
-    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * np.ones(3, np.uint8)
-    sheet = preview(images, columns=4)
-    assert sheet[..., 0].tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
-    np.testing.assert_array_equal(preview(normalize(images), columns=4), sheet)
-    with pytest.raises(ValueError, match=r"images: expected \[B, H, W, 3\]"):
-        preview(images[0], columns=4)

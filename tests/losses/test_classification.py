@@ -5,11 +5,10 @@ import pytest
 
 from dex_jax.losses import label_smoothed_cross_entropy
 
-pytestmark = pytest.mark.quick
-
 CASES = ("c10", "c10_eps0", "c2_extreme", "c333", "c526")
 
 
+@pytest.mark.quick
 def test_arithmetic_by_hand():
     # Two classes with odds 3 : 1, so the probabilities are 3/4 and 1/4.
     logits = jnp.log(jnp.array([[3.0, 1.0]]))

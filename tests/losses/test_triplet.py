@@ -5,8 +5,6 @@ import pytest
 
 from dex_jax.losses import batch_hard_triplet
 
-pytestmark = pytest.mark.quick
-
 CASES = (
     "all_easy_d10",
     "duplicates_d12",
@@ -16,6 +14,7 @@ CASES = (
 )
 
 
+@pytest.mark.quick
 def test_arithmetic_by_hand():
     # On a line: positions 0, 1 of identity 0 and 3, 7 of identity 1.
     x = jnp.array([[0.0], [1.0], [3.0], [7.0]])
@@ -87,6 +86,7 @@ def test_close_pairs_far_from_the_origin_keep_their_distance():
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("margin", [0.3, None])
+@pytest.mark.quick
 def test_gradient_is_finite_where_all_embeddings_coincide(normalize: bool, margin):
     for x in (jnp.ones((4, 3)), jnp.zeros((4, 3))):
         gradient = jax.grad(batch_hard_triplet)(

@@ -8,8 +8,6 @@ from dex_jax import models
 from dex_jax.models._efficientnet import InvertedResidual, scaled
 from tests.models import golden_networks
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 @pytest.mark.parametrize(
     ("model", "case"),

@@ -12,8 +12,6 @@ from dex_jax import losses, models
 from dex_jax.models._layers import BatchNorm
 from tests.models.golden_networks import QUICK_COMPILE
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 build_small = functools.partial(
     models.build,
     "resnet_slim",

@@ -7,8 +7,6 @@ from dex_jax import models
 from dex_jax.models._resnet import max_pool
 from tests.models import golden_networks
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 # Golden model, our name, cases: together they cover every layer, both modes, both
 # strides and an image of another size without compiling each combination.
 CASES = (

@@ -26,10 +26,13 @@ Q, G, D = 12, 112, 16
 # Every row of the paper's Table 6 and more of their combinations, with counts that fit
 # so small a gallery.
 DEX, DBA = "dex(k=5)", "dba(k=4)"
+AQE, ALPHA_QE = "aqe(k=4)", "alpha_qe(k=4)"
 RECIPROCAL = "k_reciprocal(k1=9,k2=4,lambda_=0.3)"
 DIFFUSION = "diffusion(k=8,k_query=5)"
 CHAINS = (
     ("none",),
+    (AQE,),
+    (ALPHA_QE,),
     (DEX,),
     (DBA,),
     (RECIPROCAL,),
@@ -128,6 +131,9 @@ def golden(given: Inputs) -> Iterator[tuple[str, np.ndarray]]:
             if name == "dex":
                 query = expand(query, gallery, given.tracks, int(k[0]))
                 made = {"query": query}
+            elif name in ("aqe", "alpha_qe"):
+                query = expand_over_images(name, query, gallery, int(k[0]))
+                made = {"query": query}
             elif name == "dba":
                 gallery = augment(gallery, int(k[0]))
                 made = {"gallery": gallery}
@@ -151,6 +157,13 @@ def expand(query, gallery, tracks, k: int) -> np.ndarray:
         for count in range(1, k + 1):  # the order of the first tracklets matters
             check_cut(row, count)
     return expansion.tracklet_query_expansion(query, gallery, tracks, k, 2.0)
+
+
+def expand_over_images(name: str, query, gallery, k: int) -> np.ndarray:
+    for row in cosines(query, gallery):
+        check_cut(row, k)
+    alpha = 2.0 if name == "alpha_qe" else 0.0
+    return expansion.alpha_query_expansion(query, gallery, k, alpha)
 
 
 def augment(gallery, k: int) -> np.ndarray:
@@ -207,6 +220,8 @@ def measured(given: Inputs, scored: Scored) -> Iterator[tuple[str, np.ndarray]]:
             image for image in order if listed[0][image] != -1 and not removed[image]
         ]
         check_order(scored.scores[q][kept], np.array(hits))
+        if not any(hits):
+            raise UnclearError("a query has no positive")
         lists.append(hits)
     for name, top in TOPS.items():
         options = {"top": top, "smaller": False, "trapezoid": False}

@@ -24,7 +24,6 @@ def test_by_hand():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("k", [1, 9, G - 1])
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
 @pytest.mark.parametrize("include_self", ["plus", "top_k"])

@@ -56,7 +56,6 @@ def test_a_query_that_nothing_resembles_scores_zero():
     np.testing.assert_array_equal(scores, [[0]])
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("k", [9, 40])
 @pytest.mark.parametrize("initial", ["y", "zero"])
 def test_power_agrees_with_the_equations(k, initial):

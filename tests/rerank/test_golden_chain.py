@@ -45,7 +45,7 @@ def test_every_step(chain):
         key, pipeline = ",".join(chain[: place + 1]), parse(text)
         if pipeline.expand:
             embeddings = pipeline.expand[0](embeddings)
-            part = "query" if text == make.DEX else "gallery"
+            part = "gallery" if text == make.DBA else "query"
             found = getattr(embeddings, part)
             np.testing.assert_allclose(found, GOLDEN[f"{key}/{part}"], atol=2e-6)
         else:

@@ -77,7 +77,6 @@ def test_jaccard_by_hand():
     np.testing.assert_allclose(scores[0], expected, atol=1e-5)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
     ("k1", "k2", "lambda_"),
@@ -102,13 +101,11 @@ def test_more_duplicates_than_a_list_holds(k2):
         np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
 
 
-@pytest.mark.quick
 def test_all_points_equal():
     rows = np.ones((Q + G, 4), np.float32)
     assert np.isfinite(k_reciprocal(*_split(rows), k1=5, k2=3)).all()
 
 
-@pytest.mark.quick
 def test_one_query_and_one_gallery_image():
     scores = k_reciprocal(np.eye(1, 3), 2 * np.eye(1, 3), k1=1, k2=1)
     np.testing.assert_allclose(scores, [[1.0]], atol=1e-6)

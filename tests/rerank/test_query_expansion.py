@@ -44,7 +44,6 @@ def test_dex_by_hand():
     np.testing.assert_allclose(near[0], total / np.hypot(*total), atol=1e-6)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("k", [1, 7, 20, G])
 @pytest.mark.parametrize("alpha", [0.0, 2.0, 2.5])
 def test_agrees_with_the_equations(k, alpha):
