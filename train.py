@@ -200,7 +200,9 @@ def add_flags(argv: list[str], more: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     # In place: ml_collections looks for the settings in `sys.argv` itself.
-    sys.argv[:] = add_flags(
-        sys.argv, shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
-    )
+    try:
+        more = shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
+    except ValueError as error:
+        sys.exit(f"error: DEX_JAX_TRAIN_FLAGS: {error}")
+    sys.argv[:] = add_flags(sys.argv, more)
     app.run(main, flags_parser=read_flags)

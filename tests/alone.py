@@ -11,6 +11,7 @@ from importlib.metadata import requires
 from importlib.resources import files
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 import dex_jax
@@ -54,12 +55,12 @@ def try_ranking() -> None:
         )
     result = metrics.evaluate(
         rerank.cosine_similarity(query, gallery),
-        query_identities=[0],
-        gallery_identities=[0, 1, 0, 1, 1],
+        query_identities=np.array([0]),
+        gallery_identities=np.array([0, 1, 0, 1, 1]),
     )
     # Hits at ranks 1 and 3: (1/1 + 2/3) / 2.
     check(abs(float(result.mean_ap) - 5 / 6) < 1e-6, "metrics score it")
-    loss = losses.label_smoothed_cross_entropy(np.zeros((1, 4)), np.array([1]))
+    loss = losses.label_smoothed_cross_entropy(jnp.zeros((1, 4)), jnp.array([1]))
     check(abs(float(loss) - np.log(4)) < 1e-6, "losses are computed")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.npz"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import train
 from configs import demo, resnet50_ibn
 from dex_jax import models, runs, training
 from tests.compilation import QUICK_PROGRAMS
@@ -312,6 +313,38 @@ def test_mistakes_are_told_before_work_starts(
     text = refused(environment, *flags, f"--workdir={home / 'mistake'}")
     assert message in text
     assert not (home / "mistake" / "config.json").exists()
+
+
+def test_flags_of_the_environment_come_before_the_commands_own():
+    more = ["--config.seed=1"]
+    for config in (["--config=a.py"], ["--config", "a.py"]):
+        own = [*config, "--config.seed=2"]
+        assert train.add_flags(["train.py", *own], more) == [
+            "train.py",
+            *config,
+            *more,
+            "--config.seed=2",
+        ]
+        assert train.add_flags(["train.py", "--dry_run", *config], more) == [
+            "train.py",
+            "--dry_run",
+            *config,
+            *more,
+        ]
+    assert train.add_flags(["train.py"], more) == ["train.py", *more]
+    own = ["train.py", "--config=a.py"]
+    assert train.add_flags(own, []) == own
+
+
+def test_the_commands_own_settings_win(environment: dict[str, str]):
+    """Both are refused: what the message names is the one that was taken."""
+    asked = environment | {"DEX_JAX_TRAIN_FLAGS": "--config.epochs=-1"}
+    demo = "--config=configs/demo.py"
+    assert "config.epochs: expected" in (text := refused(asked, demo))
+    assert "got -1" in text
+    assert "got -2" in refused(asked, demo, "--config.epochs=-2")
+    broken = environment | {"DEX_JAX_TRAIN_FLAGS": "--config.name='a"}
+    assert "DEX_JAX_TRAIN_FLAGS: No closing quotation" in refused(broken, demo)
 
 
 @pytest.mark.parametrize(

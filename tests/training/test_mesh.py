@@ -1,6 +1,9 @@
 """Batches on a mesh, and what processes ask one another."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dex_jax import training
 
@@ -19,3 +22,20 @@ def test_a_batch_is_split_in_order_over_the_devices():
 def test_one_process_decides_alone():
     assert training.any_process(True) is True
     assert training.any_process(False) is False
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    mesh = training.data_mesh(jax.devices()[:3])
+    training.check_batch_size(6, mesh)
+    with pytest.raises(ValueError, match="8 images cannot be split over 3 devices"):
+        training.check_batch_size(8, mesh)
+
+
+def test_large_leaves_are_split_when_asked():
+    mesh = training.data_mesh()
+    leaves = {"large": jnp.zeros((3, 16384)), "small": jnp.zeros((8, 8))}
+    split = training.state_shardings(leaves, mesh, shard_parameters=True)
+    assert split["large"].spec == jax.sharding.PartitionSpec(None, "data")
+    assert split["small"].spec == jax.sharding.PartitionSpec(None, None)
+    copied = training.state_shardings(leaves, mesh)
+    assert copied["large"].is_fully_replicated

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from dex_jax import losses, models, training
+from dex_jax import models, training
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._resnet import resnet_plan
 from dex_jax.models._start import initialise
@@ -81,89 +81,6 @@ def two_steps(
         states.append(state)
         figures.append(metrics)
     return states, figures
-
-
-@pytest.mark.quick
-def test_the_loss_is_two_cross_entropies_and_a_triplet_over_locals_and_globals(rng):
-    embeddings = jnp.asarray(rng.standard_normal((6, 3, 5)), jnp.float32)
-    logits = jnp.asarray(rng.standard_normal((6, 3, 3)), jnp.float32)
-    labels = jnp.array([0, 0, 1, 1, 2, 2])
-    per_part = []
-    for p in range(3):
-        ce = losses.label_smoothed_cross_entropy(logits[:, p], labels)
-        per_part.append(2 * ce + losses.batch_hard_triplet(embeddings[:, p], labels))
-    # Two local parts and one global: mean of the locals plus the global.
-    expected = (per_part[0] + per_part[1]) / 2 + per_part[2]
-    value, metrics = training.partition_loss(embeddings, logits, labels, local_parts=2)
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(metrics["part_loss"], jnp.stack(per_part), rtol=1e-6)
-    both = 2 * metrics["cross_entropy"] + metrics["triplet"]
-    np.testing.assert_allclose(both, value, rtol=1e-6)
-
-
-@pytest.mark.quick
-def test_weights_of_the_loss_scale_its_terms(rng):
-    embeddings = jnp.asarray(rng.standard_normal((4, 1, 5)), jnp.float32)
-    logits = jnp.zeros((4, 1, 2))
-    labels = jnp.array([0, 0, 1, 1])
-    value, _ = training.partition_loss(
-        embeddings,
-        logits,
-        labels,
-        local_parts=0,
-        cross_entropy_weight=1.0,
-        triplet_weight=0.0,
-    )
-    assert float(value) == pytest.approx(np.log(2))
-
-
-@pytest.mark.quick
-def test_exponential_schedule_is_the_papers():
-    rate = training.learning_rate(steps_per_epoch=66)
-    assert float(np.asarray(rate(0))) == pytest.approx(2e-4)
-    assert float(np.asarray(rate(65))) == pytest.approx(
-        2e-4
-    )  # held within the first epoch
-    assert float(np.asarray(rate(66))) == pytest.approx(2e-4 * np.exp(-0.01))
-    assert float(np.asarray(rate(66 * 499))) == pytest.approx(
-        2e-4 * np.exp(-4.99), rel=1e-5
-    )
-
-
-@pytest.mark.quick
-def test_warm_up_then_cosine_ends_at_zero():
-    rate = training.learning_rate(
-        learning_rate=1.0,
-        schedule="cosine",
-        warmup_epochs=1,
-        epochs=11,
-        steps_per_epoch=10,
-    )
-    assert float(np.asarray(rate(0))) == pytest.approx(0.01)
-    assert float(np.asarray(rate(10))) == pytest.approx(1.0)
-    assert float(np.asarray(rate(60))) == pytest.approx(0.5)
-    assert float(np.asarray(rate(110))) == pytest.approx(0.0, abs=1e-7)
-
-
-def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match="schedule: expected 'exponential'"):
-        training.learning_rate(schedule="step")
-    with pytest.raises(ValueError, match="name: expected 'adam' or 'adamw'"):
-        training.optimizer(optax.constant_schedule(1.0), name="sgd")
-    with pytest.raises(ValueError, match=r"weight_decay: 0\.1 has no effect"):
-        training.optimizer(optax.constant_schedule(1.0), weight_decay=0.1)
-
-
-def test_weight_decay_spares_vectors():
-    transform = training.optimizer(
-        optax.constant_schedule(1.0), name="adamw", weight_decay=0.5
-    )
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    zero = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = transform.update(zero, transform.init(params), params)
-    chex.assert_trees_all_close(
-        updates, {"kernel": jnp.full((2, 2), -0.5), "bias": jnp.zeros(2)}
-    )
 
 
 @pytest.mark.quick
@@ -290,23 +207,6 @@ def test_meshes_give_the_losses_and_statistics_of_one_device(
     assert int(state.step) == 4
 
 
-def test_a_batch_that_devices_cannot_share_is_refused():
-    mesh = training.data_mesh(jax.devices()[:3])
-    training.check_batch_size(6, mesh)
-    with pytest.raises(ValueError, match="8 images cannot be split over 3 devices"):
-        training.check_batch_size(8, mesh)
-
-
-def test_large_leaves_are_split_when_asked(network):
-    mesh = training.data_mesh()
-    leaves = {"large": jnp.zeros((3, 16384)), "small": jnp.zeros((8, 8))}
-    split = training.state_shardings(leaves, mesh, shard_parameters=True)
-    assert split["large"].spec == jax.sharding.PartitionSpec(None, "data")
-    assert split["small"].spec == jax.sharding.PartitionSpec(None, None)
-    copied = training.state_shardings(leaves, mesh)
-    assert copied["large"].is_fully_replicated
-
-
 def test_accumulation_and_moving_average(network, batch):
     step, state = make_step(network, accumulate=2, average=0.75)
     after, metrics = jax.jit(step)(state, *batch)
@@ -332,21 +232,6 @@ def test_descriptors_are_unit_rows_and_share_one_compilation(network):
     assert not np.allclose(rows, other)
 
 
-def test_cost_counts_operations_and_memory():
-    """Of a step that is a product of matrices; a real one is costed by `--dry_run`."""
-
-    def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
-        pixels = images.reshape(len(labels), -1).astype(jnp.float32)  # [B, S * S * 3]
-        return pixels.T @ pixels + state, {}
-
-    values = 32 * 32 * 3
-    state: Any = jax.ShapeDtypeStruct((values, values), jnp.float32)
-    cost = training.cost(step, state, batch_size=8, image_size=32)
-    assert cost.operations == pytest.approx(2 * 8 * values**2, rel=0.1)
-    assert 4 * values**2 <= cost.memory < 8 * 4 * values**2
-    assert cost.rate > 0
-
-
 def test_computing_blocks_again_changes_no_gradient_and_saves_memory(
     batch,
 ):
@@ -363,32 +248,6 @@ def test_computing_blocks_again_changes_no_gradient_and_saves_memory(
         kept = getattr(plain.states[0], part)
         assert relative_error(getattr(again.states[0], part), kept) < 1e-5
     assert again.memory < 0.7 * plain.memory
-
-
-def test_other_losses_join_with_their_weights(rng):
-    embeddings = jnp.asarray(rng.standard_normal((4, 1, 5)), jnp.float32)
-    cosines = jnp.asarray(rng.uniform(-1, 1, (4, 1, 3)), jnp.float32)
-    labels = jnp.array([0, 0, 1, 1])
-    value, metrics = training.partition_loss(
-        embeddings,
-        cosines,
-        labels,
-        local_parts=0,
-        cross_entropy_weight=1.0,
-        triplet_weight=0.0,
-        circle_weight=0.5,
-        circle_margin=0.4,
-        circle_scale=16.0,
-        angular_margin=0.2,
-        angular_scale=10.0,
-    )
-    logits = losses.additive_angular_margin(
-        cosines[:, 0], labels, margin=0.2, scale=10.0
-    )
-    circle = losses.circle(embeddings[:, 0], labels, margin=0.4, scale=16.0)
-    expected = losses.label_smoothed_cross_entropy(logits, labels) + 0.5 * circle
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(metrics["circle"], circle, rtol=1e-6)
 
 
 def test_cosine_heads_and_gem_train(batch):
