@@ -41,7 +41,9 @@ def test_damaged_cache_is_reported_and_made_anew(tmp_path, kind):
 def package(tmp_path) -> Path:
     """A copy of the package's source files."""
     source = Path(dex_jax.__file__).parent
-    return Path(shutil.copytree(source, tmp_path / "dex_jax"))
+    # Other tests write compiled modules beside the sources meanwhile.
+    compiled = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(source, tmp_path / "dex_jax", ignore=compiled))
 
 
 def test_the_copy_is_the_same_code(package):
