@@ -152,8 +152,7 @@ def open_source(flags: argparse.Namespace) -> evaluation.Source:
         try:
             labels = data.load(flags.data, root=flags.root, **options)
         except FileNotFoundError as error:
-            where = "" if flags.root else "--root DIR says where it lies: "
-            raise FileNotFoundError(f"{where}{error}") from None
+            raise FileNotFoundError(f"{error}; --root DIR says where it lies") from None
     return evaluation.EmbeddingSource(
         flags.embeddings,
         num_query=flags.num_query,

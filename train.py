@@ -189,13 +189,24 @@ def read_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {error}")
 
 
-def add_flags(argv: list[str], more: list[str]) -> list[str]:
-    """Puts flags behind `--config FILE`, before the settings of the command itself."""
-    for place, word in enumerate(argv):
-        if word == "--config" or word.startswith("--config="):
-            behind = place + 2 if word == "--config" else place + 1
-            return [*argv[:behind], *more, *argv[behind:]]
-    return [*argv, *more]
+def add_flags(own: list[str], more: list[str]) -> list[str]:
+    """Puts `--config FILE` first, then more flags, then the command's own, which win.
+
+    Settings are known only behind their file; of two files the command's own counts.
+    """
+    config, own = take_config(own)
+    other, more = take_config(more)
+    return [*(config or other), *more, *own]
+
+
+def take_config(words: list[str]) -> tuple[list[str], list[str]]:
+    """Splits flags into those of the config's file and the others."""
+    for place, word in enumerate(words):
+        name, separator, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "config":
+            end = place + 1 if separator else place + 2
+            return words[place:end], [*words[:place], *words[end:]]
+    return [], words
 
 
 if __name__ == "__main__":
@@ -204,5 +215,5 @@ if __name__ == "__main__":
         more = shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
     except ValueError as error:
         sys.exit(f"error: DEX_JAX_TRAIN_FLAGS: {error}")
-    sys.argv[:] = add_flags(sys.argv, more)
+    sys.argv[1:] = add_flags(sys.argv[1:], more)
     app.run(main, flags_parser=read_flags)

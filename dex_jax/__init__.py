@@ -12,13 +12,17 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
+    missing = f"module 'dex_jax' has no attribute {name!r}"
+    if name.startswith("_"):
+        raise AttributeError(missing)
     try:
         return importlib.import_module(f"dex_jax.{name}")
     except ModuleNotFoundError as error:
-        if error.name != f"dex_jax.{name}":
-            raise
-        raise AttributeError(f"module 'dex_jax' has no attribute {name!r}") from None
+        # An extra that is not installed is said in its own words.
+        said = missing if error.name == f"dex_jax.{name}" else str(error)
+        raise AttributeError(said) from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *(part.name for part in pkgutil.iter_modules(__path__))})
+    parts = (part.name for part in pkgutil.iter_modules(__path__))
+    return sorted({*globals(), *(part for part in parts if part[0] != "_")})

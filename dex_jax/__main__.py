@@ -85,9 +85,10 @@ def _load(given: argparse.Namespace) -> ReidData:
             **options,
         )
     except FileNotFoundError as error:
-        if given.root is not None:
-            raise
-        raise FileNotFoundError(f"--root DIR says where it lies: {error}") from None
+        flag = "--root"
+        if given.synthetic_root and given.synthetic_root in str(error):
+            flag = "--synthetic_root"
+        raise FileNotFoundError(f"{error}; {flag} DIR says where it lies") from None
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:

@@ -289,12 +289,13 @@ def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError
         no extra has that module.
 
     Example:
-        >>> error = ModuleNotFoundError("No module named 'flax'", name="flax")
-        >>> print(missing_extra(error, "train"))
-        flax is not installed; pip install 'dex_jax[train]' brings it
+        >>> error = ModuleNotFoundError("No module named 'mine'", name="mine")
+        >>> missing_extra(error, "train") is error  # no extra has it
+        True
     """
     root = (error.name or "").partition(".")[0]
-    if root not in EXTRA_MODULES:
+    # One that is there and broken would not be mended by installing it.
+    if root not in EXTRA_MODULES or importlib.util.find_spec(root) is not None:
         return error
     return ModuleNotFoundError(
         f"{root} is not installed; pip install 'dex_jax[{extra}]' brings it",

@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +200,11 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
         (("--out", f"{__file__}/x"), "report: .* lies below the file"),
         (("--submission", f"{__file__}/x"), "--submission: .* lies below the file"),
         (("--export", "e.npy"), "--export: expected a name ending in .npz, got e.npy"),
+        (("--export", ".npz"), "--export: expected a name ending in .npz, got .npz"),
+        (
+            ("--score", "a.txt", "--export", "e.npz"),
+            "--export: has no effect with --score",
+        ),
         (("--submission", "."), "--submission: . is a folder, expected a file's name"),
     ],
 )
@@ -277,3 +284,40 @@ def test_files_are_averaged_only_when_they_name_the_same_images(run, path, tmp_p
     save(make_file(), tmp_path / "other.npz")
     code, out, _ = run(*BRIEF, "none", "--out", "both", embeddings=both)
     assert code == 0 and "baseline: mAP" in out
+
+
+def test_flags_reach_the_networks_that_describe(run, monkeypatch):
+    asked = {}
+
+    def source(workdirs, **options):
+        asked.update(options, workdirs=workdirs)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(evaluate.evaluation, "RunSource", source)
+    words = "--workdir a,b --which last --split test --scales 0.9,1.1 --flip"
+    more = "--fuse concat --batch_size 3 --on_bad_image skip"
+    assert run(*words.split(), *more.split(), embeddings=None)[2].endswith("seen\n")
+    assert asked == {
+        "workdirs": [Path("a"), Path("b")],
+        "which": "last",
+        "split": "test",
+        "scales": (0.9, 1.1),
+        "flip": True,
+        "method": "concat",
+        "batch_size": 3,
+        "on_bad_image": "skip",
+    }
+    run("--workdir", "a", embeddings=None)
+    assert (asked["which"], asked["split"], asked["flip"]) == ("best", None, False)
+
+
+def test_a_submission_is_scored_once_where_galleries_are_drawn(run, tmp_path):
+    file = make_file()
+    protocol = {"name": "drawn", "draws": 3}
+    save(replace(file, meta={"protocol": protocol}), tmp_path / "drawn.npz")
+    ids = np.tile(np.arange(1, 55), (6, 1))
+    np.savetxt(tmp_path / "track2.txt", ids, fmt="%d")
+    vectors = str(tmp_path / "drawn.npz")
+    code, out, err = run("--score", "track2.txt", embeddings=vectors)
+    assert (code, err) == (0, "")
+    assert "galleries" not in out.splitlines()[0]

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = {
     "data": ("rich", "data"),
     "pipeline": ("rich", "data"),
+    "procedural": ("PIL", "data"),
     "models": ("flax", "train"),
     "training": ("optax", "train"),
     "runs": ("orbax", "train"),
@@ -80,10 +81,27 @@ def test_only_modules_of_extras_are_explained():
     error = ModuleNotFoundError("No module named 'mine'", name="mine")
     assert missing_extra(error, "train") is error
     assert missing_extra(ModuleNotFoundError("odd"), "train").args == ("odd",)
-    deep = ModuleNotFoundError("No module named 'flax.nnx'", name="flax.nnx")
-    assert str(missing_extra(deep, "train")).startswith("flax is not installed")
-    assert missing_extra(deep, "train").name == "flax.nnx"
+    # One that is there and broken would not be mended by installing it.
+    broken = ModuleNotFoundError("No module named 'PIL._imaging'", name="PIL._imaging")
+    assert missing_extra(broken, "data") is broken
     require("jax", extra="train")
     with pytest.raises(ModuleNotFoundError, match="no_such_thing"):
         require("jax", "no_such_thing", extra="train")
     assert "jax" not in EXTRA_MODULES and "numpy" not in EXTRA_MODULES
+
+
+def test_a_missing_extra_does_not_end_who_looks_at_the_package():
+    code = """
+import dex_jax, inspect, pydoc
+assert not hasattr(dex_jax, "models") and not hasattr(dex_jax, "__main__")
+inspect.getmembers(dex_jax)
+pydoc.render_doc(dex_jax)
+try:
+    dex_jax.models
+except AttributeError as error:
+    print(error)
+"""
+    done = run_without("flax", code)
+    assert done.returncode == 0, done.stderr
+    said = "flax is not installed; pip install 'dex_jax[train]' brings it\n"
+    assert done.stdout == said

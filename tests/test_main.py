@@ -83,3 +83,15 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     assert "at least one of --train" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["data", "describe", "nothing"])
+
+
+def test_a_missing_data_set_names_the_flag(tmp_path, capsys):
+    assert main(["data", "describe", "cityflow"]) == 2
+    said = capsys.readouterr().err
+    assert "cityflow lies on your disk" in said and "; --root DIR says where" in said
+    nowhere = str(tmp_path / "nowhere")
+    words = ["data", "describe", "procedural_vehicles", "--option", "size=tiny"]
+    more = ["--option", "in_memory=True", "--option", "progress=False"]
+    assert main([*words, *more, "--synthetic_root", nowhere]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere: " in said and "; --synthetic_root DIR says where" in said

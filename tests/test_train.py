@@ -287,7 +287,8 @@ def test_a_dry_run_needs_no_data(monkeypatch: pytest.MonkeyPatch):
     config.image_size = 64
     runs.check_settings(config)
     text = "\n".join(runs.estimate(config))
-    assert "root: where is cityflow?" in text
+    assert "root: cityflow lies on your disk, say where" in text
+    assert "--config.data.root=DIR" in text
     assert "Going on with 426 identities." in text
     assert "54 steps an epoch, 27000 in all" in text
 
@@ -316,24 +317,19 @@ def test_mistakes_are_told_before_work_starts(
 
 
 def test_flags_of_the_environment_come_before_the_commands_own():
-    more = ["--config.seed=1"]
-    for config in (["--config=a.py"], ["--config", "a.py"]):
-        own = [*config, "--config.seed=2"]
-        assert train.add_flags(["train.py", *own], more) == [
-            "train.py",
-            *config,
-            *more,
-            "--config.seed=2",
-        ]
-        assert train.add_flags(["train.py", "--dry_run", *config], more) == [
-            "train.py",
-            "--dry_run",
-            *config,
-            *more,
-        ]
-    assert train.add_flags(["train.py"], more) == ["train.py", *more]
-    own = ["train.py", "--config=a.py"]
-    assert train.add_flags(own, []) == own
+    more, own = ["--config.seed=1"], ["--workdir=a", "--config.seed=2"]
+    for config in (["--config=a.py"], ["--config", "a.py"], ["-config", "a.py"]):
+        expected = [*config, *more, *own]
+        assert train.add_flags([*config, *own], more) == expected
+        assert train.add_flags([*own, *config], more) == expected
+        assert train.add_flags([own[0], *config, own[1]], more) == expected
+        # A file in the environment serves a command without one.
+        assert train.add_flags(own, [*more, *config]) == expected
+        other = ["--config", "b.py"]
+        assert train.add_flags([*config, *own], [*other, *more]) == expected
+        assert train.add_flags([*own, *config], []) == [*config, *own]
+    assert train.add_flags(["--config.seed=2"], more) == [*more, "--config.seed=2"]
+    assert train.add_flags(["--config"], more) == ["--config", *more]
 
 
 def test_the_commands_own_settings_win(environment: dict[str, str]):

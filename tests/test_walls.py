@@ -192,4 +192,5 @@ def test_the_package_itself_loads_nothing():
 def test_an_unknown_part_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'rerankk'"):
         getattr(dex_jax, "rerankk".strip())
-    assert "rerank" in dir(dex_jax)
+    assert not hasattr(dex_jax, "_nothing")
+    assert {"rerank", "models", "metrics"} <= set(dir(dex_jax))

@@ -54,13 +54,17 @@ def load_built(
     present = path if path is not None and path.exists() else None
     place = Place(Path(data_dir), KIND, _label(name, options, path), VERSION)
 
+    nowhere = FileNotFoundError(
+        f"root: {name} is not built at {place.folder} yet and there is nothing at "
+        f"{root}; say where it lies"
+    )
+    if present is None and not place.folder.is_dir():
+        raise nowhere
+
     @contextlib.contextmanager
     def fill() -> Iterator[Contents]:
-        if present is None:
-            raise FileNotFoundError(
-                f"root: {name} is not built at {place.folder} yet and there is nothing "
-                f"at {root}; say where it lies"
-            )
+        if present is None:  # the store has been removed since
+            raise nowhere
         yield _contents(loader(present, **(options | {"verify": True})), present)
 
     store = open_store(

@@ -247,6 +247,6 @@ def _alone(place: Place, instead: str) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # "incomplete.X_1.0.0" is what builds of earlier versions left.
-        for left in folder.glob("incomplete.*"):
+        for left in filter(Path.is_dir, folder.glob("incomplete.*")):
             shutil.rmtree(left)
         yield

@@ -84,7 +84,9 @@ def report_name(rerank: str, sweep: str | None = None) -> str:
     # Steps are joined by "+", the options of a step by "-".
     steps = re.split(r",(?![^(]*\))", text)
     name = "+".join(re.sub(r"[^A-Za-z0-9_.=]+", "-", step).strip("-") for step in steps)
-    if len(name) <= _LONGEST and not sweep:
+    # Signs other than these are lost in the name.
+    plain = re.fullmatch(r"[A-Za-z0-9_.=,()-]*", text)
+    if plain and len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - 9]}-{digest}"

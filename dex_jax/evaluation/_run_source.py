@@ -65,7 +65,7 @@ class RunSource:
         self._files: dict[tuple[int, float], EmbeddingFile] = {}
         self._averaged: dict[tuple[float, ...], EmbeddingFile] = {}
         self._seconds: dict[str, float] = {}
-        self.name = "+".join(run.workdir.name for run in self._runs)
+        self.name = "+".join(run.workdir.resolve().name for run in self._runs)
         self.protocol = self._data.protocol
         self.images: Mapping[str, Images] | None = {
             "query": self._data.query.images,

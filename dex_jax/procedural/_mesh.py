@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# How a surface is painted (see _procedural_paint).
+# How a surface is painted (see _paint.py).
 SHELL, CARGO, WHEEL, PLAIN, GLOW = range(5)
 
 

@@ -175,7 +175,7 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
 
     Raises:
         FileExistsError: there is a report and `force` is not given, or there is
-            something else, which is never replaced.
+            something else, or another report inside, which are never replaced.
         NotADirectoryError: it would lie below a file.
     """
     folder = Path(folder)
@@ -189,6 +189,11 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
     if folder.exists() and not force:
         raise FileExistsError(
             f"{folder}: holds a report; --force replaces it, --out writes elsewhere"
+        )
+    if folder.exists() and (inside := list(folder.glob(f"*/{FIGURES_FILE}"))):
+        raise FileExistsError(
+            f"{folder}: holds other reports too, which --force does not replace: "
+            f"{inside[0].parent.name}; choose another --out"
         )
     return folder
 
@@ -206,7 +211,7 @@ def check_file(path: Path, name: str, *, suffix: str = "") -> None:
         IsADirectoryError: a folder is there.
         NotADirectoryError: it would lie below a file.
     """
-    if not path.name.endswith(suffix):
+    if suffix and path.suffix != suffix:
         raise ValueError(f"{name}: expected a name ending in {suffix}, got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{name}: {path} is a folder, expected a file's name")

@@ -151,13 +151,15 @@ def _load_data(config: Config) -> data.ReidData:
     try:
         return load_data(config)
     except FileNotFoundError as error:
-        name, root = config.data.name, config.data.root
-        where = f"{error}. " if root else f"config.data.root: where is {name}? "
-        raise FileNotFoundError(
-            f"{where}--config.data.root=DIR says where it lies (docs/data.md: how it "
-            "is obtained); --config.data.name=procedural_vehicles tries the same "
-            "without a download"
-        ) from None
+        section = config.data
+        hint = "--config.data.root=DIR says where it lies"
+        other = "--config.data.name=procedural_vehicles"
+        if section.root:
+            other += " --config.data.root="
+        hint += f"; {other} tries the same without a download"
+        if section.synthetic_root and section.synthetic_root in str(error):
+            hint = "--config.data.synthetic_root=DIR says where it lies"
+        raise FileNotFoundError(f"{error}; {hint}") from None
 
 
 def record_step(

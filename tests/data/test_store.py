@@ -202,6 +202,30 @@ def test_neither_store_nor_root(tmp_path):
         load("vric", root=tmp_path, data_dir=tmp_path / "file")
 
 
+def test_a_set_that_is_nowhere_leaves_nothing_behind(tmp_path):
+    with pytest.raises(FileNotFoundError, match="root: vric is not built at"):
+        load("vric", root=tmp_path / "nothing", data_dir=tmp_path / "stores")
+    assert not (tmp_path / "stores").exists()
+
+
+def test_a_failed_build_leaves_no_store(tmp_path):
+    root = fake_sets.vric(tmp_path / "raw")
+    image = root / "train_images" / "a1.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:300])
+    stores = tmp_path / "stores"
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        load("vric", root=root, data_dir=stores)
+    assert [p.name for p in stores.rglob("*") if not p.is_dir()] == [".lock"]
+    assert not list(stores.rglob("incomplete*"))
+    image.write_bytes(whole)
+    # Somebody's file of such a name is not ours to remove.
+    (lock,) = stores.rglob(".lock")
+    (lock.parent / "incomplete.txt").write_text("mine")
+    assert len(load("vric", root=root, data_dir=stores).train) > 0
+    assert (lock.parent / "incomplete.txt").read_text() == "mine"
+
+
 def test_another_root_is_not_silently_ignored(tmp_path):
     stores = tmp_path / "stores"
     load("vric", root=fake_sets.vric(tmp_path / "a"), data_dir=stores)

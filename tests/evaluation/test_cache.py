@@ -72,3 +72,32 @@ def test_a_moved_file_is_another_code(package):
     before = code_version(package)
     (package / "models" / "_layers.py").rename(package / "models" / "_other.py")
     assert code_version(package) != before
+
+
+def test_the_code_is_what_turns_a_file_into_a_descriptor():
+    """Decoding, resizing, normalising, the network and how a run builds it."""
+    assert {
+        "_checks.py",
+        "data/_images.py",
+        "evaluation/_extraction.py",
+        "models",
+        "pipeline/_augment.py",
+        "pipeline/_batches.py",
+        "runs/_build.py",
+        "runs/_load.py",
+        "training/_network.py",
+    } <= set(CODE)
+
+
+def test_a_file_under_the_name_of_another_key_is_not_taken(tmp_path):
+    said: list[str] = []
+    cache = Cache(tmp_path, say=said.append)
+    rows = np.eye(2, dtype=np.float32)
+    cache.get({"n": 1}, lambda: Descriptors(rows, 1.0, False))
+    (first,) = tmp_path.glob("*.npz")
+    cache.get({"n": 2}, lambda: Descriptors(2 * rows, 1.0, False))
+    (second,) = set(tmp_path.glob("*.npz")) - {first}
+    shutil.copy(first, second)
+    found = cache.get({"n": 2}, lambda: Descriptors(2 * rows, 1.0, False))
+    assert not found.reused and "belongs to another key" in said[-1]
+    np.testing.assert_array_equal(found.features, 2 * rows)

@@ -58,8 +58,17 @@ def test_tables_and_chains_have_names_of_their_own():
 
 
 def test_a_sweep_has_a_name_of_its_own():
-    grids = (None, "dex.k=1,2", "dex.k=1,3", "dex.alpha=1,2")
+    grids = (None, "dex.k=1,2", "dex.k=1,3", "dex.alpha=1,2", "dex.k=1;dex.alpha=2")
     assert len({report_name("dex", grid) for grid in grids}) == len(grids)
+
+
+def test_signs_and_lengths_that_a_name_cannot_hold_still_tell_apart():
+    gammas = ("1e+1", "1e-1", "1e1", "-1", "1")
+    names = {report_name(f"diffusion(gamma={gamma})") for gamma in gammas}
+    assert len(names) == len(gammas)
+    long = ",".join(["dex(k=10,alpha=0.5)"] * 40)
+    pair = [report_name(f"{long},{end}") for end in ("diffusion", "k_reciprocal")]
+    assert pair[0] != pair[1] and all(len(name) == 80 for name in pair)
 
 
 @given(st.text(max_size=300), st.none() | st.text(min_size=1, max_size=50))

@@ -50,6 +50,21 @@ def test_figures_follow_the_protocol():
     assert least["mean_ap"] == pytest.approx(1.0)
 
 
+def test_a_hit_at_rank_six_is_none_among_the_first_five():
+    def split(greens: list[int], identities: list[int]) -> ReidSplit:
+        pixels = np.zeros((len(greens), 8, 8, 3), np.uint8)
+        pixels[..., 0] = 255
+        pixels[..., 1] = np.array(greens)[:, None, None]
+        names = tuple(map(str, greens))
+        return ReidSplit(pixels, names, np.array(identities))
+
+    query, gallery = split([0], [1]), split([10, 40, 80, 120, 160, 200], [2] * 5 + [1])
+    data = ReidData("set", query, query, gallery, Protocol("rule"), "v1")
+    found = validate(Partial(colour), data, image_size=8, batch_size=4)
+    assert found["mean_ap"] == pytest.approx(1 / 6)
+    assert (found["cmc_1"], found["cmc_5"]) == (0.0, 0.0)
+
+
 def test_a_set_without_a_positive_is_an_error():
     data = make_data()
     strangers = replace(data.query, identities=np.array([9]))

@@ -104,3 +104,11 @@ def test_many_pictures_are_made_smaller(monkeypatch):
     monkeypatch.setattr(_page, "_BUDGET", 1500)
     pictures = _page._pictures(images, [0, 1], said.append)
     assert said == ["embedding 3 pictures of 48 pixels"] and len(pictures) == 3
+
+
+def test_a_report_inside_a_report_is_not_replaced_with_it(report, tmp_path):
+    write_report(report, tmp_path / "out", brief=True)
+    write_report(report, tmp_path / "out" / "inside", brief=True)
+    with pytest.raises(FileExistsError, match=r"holds other reports too.*: inside;"):
+        write_report(report, tmp_path / "out", brief=True, force=True)
+    assert (tmp_path / "out" / "inside" / "report.json").is_file()

@@ -95,3 +95,29 @@ def test_a_run_is_judged_by_the_split_of_its_config(config):
     config.evaluation.split = "training"
     with pytest.raises(ValueError, match=r"evaluation\.split: expected one of 'auto'"):
         runs.check_settings(config)
+
+
+def test_identities_are_held_back_by_the_seed_of_the_config(config):
+    def held() -> set[int]:
+        return set(runs.load_data(config).query.identities.tolist())
+
+    first = held()
+    assert len(first) == config.data.hold_out == 2
+    others = []
+    for seed in range(1, 6):
+        config.data.hold_out_seed = seed
+        others.append(held())
+    assert any(other != first for other in others)
+    config.data.hold_out_seed = 0
+    assert held() == first
+
+
+def test_the_test_split_has_the_protocol_of_the_set(config):
+    config.data.remove_same_camera = True
+    held = runs.load_data(config)
+    assert held.protocol.remove_same_camera and "held-back" in held.protocol.name
+    test = runs.load_data(config, split="test")
+    assert test.protocol.name == "CityFlow-ReID"
+    assert not test.protocol.remove_same_camera
+    with pytest.raises(ValueError, match="split: expected 'validation' or 'test'"):
+        runs.load_data(config, split="train")

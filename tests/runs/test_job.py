@@ -125,16 +125,43 @@ def test_records_are_written_and_a_lost_training_names_its_images(config, tmp_pa
     book.close()
 
 
+def test_mistakes_of_the_config_come_before_those_of_the_data(config, tmp_path):
+    config.data.root = "nowhere"
+    config.model.pretrained = "no.pth"
+    with pytest.raises(FileNotFoundError, match=r"pretrained: no file 'no\.pth'"):
+        runs.build_job(config, tmp_path / "run")
+    config.model.pretrained = ""
+    other = config.copy_and_resolve_references()
+    other.seed = 5
+    runs.save_config(tmp_path / "run", other)
+    with pytest.raises(ValueError, match=r"config\.seed: 5 there, 0 here"):
+        runs.build_job(config, tmp_path / "run")
+
+
 def test_a_missing_data_set_names_the_flags_that_mend_it(tmp_path):
     config: Any = resnet50_ibn.get_config()
     config.model.update(name="resnet_slim", trunk_split="none", dim=2)
     config.model.options = {"width": 2}
-    flags = r"--config\.data\.root=DIR .*--config\.data\.name=procedural_vehicles"
-    with pytest.raises(FileNotFoundError, match=rf"where is cityflow\? {flags}"):
+    root = r"--config\.data\.root=DIR says where it lies"
+    without = r"--config\.data\.name=procedural_vehicles"
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"cityflow lies on your disk.*; {root}; {without} tries",
+    ):
         runs.build_job(config, tmp_path / "run")
     config.data.root = str(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match=rf"nothing: .*is not here.* {flags}"):
+    # The other set refuses a root, so the hint clears it.
+    said = rf"nothing: .*is not here.*; {root}; {without} --config\.data\.root= tries"
+    with pytest.raises(FileNotFoundError, match=said):
         runs.build_job(config, tmp_path / "run")
+    config.data.update(name="procedural_vehicles", root="", size="tiny")
+    config.data.synthetic_root = str(tmp_path / "no_simulation")
+    config.data.options = {"in_memory": True, "progress": False}
+    with pytest.raises(FileNotFoundError) as error:
+        runs.build_job(config, tmp_path / "run")
+    assert "no_simulation: " in str(error.value)
+    said = "; --config.data.synthetic_root=DIR says where it lies"
+    assert str(error.value).endswith(said)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ from dex_jax import runs
 
 CONFIGS = sorted(
     path.stem
-    for path in (Path(__file__).parents[1] / "configs").glob("*.py")
+    for path in (Path(__file__).parents[2] / "configs").glob("*.py")
     if path.stem != "common"
 )
 
