@@ -8,7 +8,6 @@ the step, saves and leaves. Everything is built and checked before data are touc
 `DEX_JAX_TRAIN_FLAGS` holds flags for every training, read before the command's own.
 """
 
-import difflib
 import os
 import re
 import shlex
@@ -180,33 +179,11 @@ def read_flags(argv: list[str]) -> list[str]:
     except AttributeError as error:
         found = re.search(r"[A-Za-z]\w*", str(error))
         name = found.group() if found else str(error)
-        known = runs.setting_names(common.get_config())
-        leaves = {setting.rpartition(".")[2]: setting for setting in known}
-        near = [leaves[word] for word in difflib.get_close_matches(name, leaves)]
+        near = runs.near_settings(name, common.get_config())
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         sys.exit(f"error: the config has no field {name!r}{hint}")
     except (flags.Error, KeyError, OSError, TypeError, ValueError) as error:
         sys.exit(f"error: {error}")
-
-
-def add_flags(own: list[str], more: list[str]) -> list[str]:
-    """Puts `--config FILE` first, then more flags, then the command's own, which win.
-
-    Settings are known only behind their file; of two files the command's own counts.
-    """
-    config, own = take_config(own)
-    other, more = take_config(more)
-    return [*(config or other), *more, *own]
-
-
-def take_config(words: list[str]) -> tuple[list[str], list[str]]:
-    """Splits flags into those of the config's file and the others."""
-    for place, word in enumerate(words):
-        name, separator, _ = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            end = place + 1 if separator else place + 2
-            return words[place:end], [*words[:place], *words[end:]]
-    return [], words
 
 
 if __name__ == "__main__":
@@ -215,5 +192,5 @@ if __name__ == "__main__":
         more = shlex.split(os.environ.get("DEX_JAX_TRAIN_FLAGS", ""))
     except ValueError as error:
         sys.exit(f"error: DEX_JAX_TRAIN_FLAGS: {error}")
-    sys.argv[1:] = add_flags(sys.argv[1:], more)
+    sys.argv[1:] = runs.add_flags(sys.argv[1:], more)
     app.run(main, flags_parser=read_flags)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import train
 from configs import demo, resnet50_ibn
 from dex_jax import models, runs, training
 from tests.compilation import QUICK_PROGRAMS
@@ -314,22 +313,6 @@ def test_mistakes_are_told_before_work_starts(
     text = refused(environment, *flags, f"--workdir={home / 'mistake'}")
     assert message in text
     assert not (home / "mistake" / "config.json").exists()
-
-
-def test_flags_of_the_environment_come_before_the_commands_own():
-    more, own = ["--config.seed=1"], ["--workdir=a", "--config.seed=2"]
-    for config in (["--config=a.py"], ["--config", "a.py"], ["-config", "a.py"]):
-        expected = [*config, *more, *own]
-        assert train.add_flags([*config, *own], more) == expected
-        assert train.add_flags([*own, *config], more) == expected
-        assert train.add_flags([own[0], *config, own[1]], more) == expected
-        # A file in the environment serves a command without one.
-        assert train.add_flags(own, [*more, *config]) == expected
-        other = ["--config", "b.py"]
-        assert train.add_flags([*config, *own], [*other, *more]) == expected
-        assert train.add_flags([*own, *config], []) == [*config, *own]
-    assert train.add_flags(["--config.seed=2"], more) == [*more, "--config.seed=2"]
-    assert train.add_flags(["--config"], more) == ["--config", *more]
 
 
 def test_the_commands_own_settings_win(environment: dict[str, str]):

@@ -8,6 +8,7 @@ try:
     from dex_jax.evaluation._choices import changed_protocol, find_query, report_name
     from dex_jax.evaluation._draws import further_draws
     from dex_jax.evaluation._extraction import (
+        Apply,
         describe,
         describe_data,
         extract,
@@ -49,6 +50,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "PAPER_DATA",
     "TABLES",
+    "Apply",
     "Cache",
     "CameraMatrix",
     "Comparison",

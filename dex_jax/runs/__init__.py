@@ -11,7 +11,14 @@ try:
         load_scored_data,
         pretrained_file,
     )
-    from dex_jax.runs._checkpoints import LAST, CheckpointError, Checkpoints, checksum
+    from dex_jax.runs._checkpoints import (
+        BEST,
+        LAST,
+        CheckpointError,
+        Checkpoints,
+        checksum,
+    )
+    from dex_jax.runs._flags import add_flags, near_settings
     from dex_jax.runs._folder import (
         CLASSES,
         CONFIG,
@@ -33,6 +40,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(error, "train") from None
 
 __all__ = [
+    "BEST",
     "CLASSES",
     "CONFIG",
     "LAST",
@@ -45,6 +53,7 @@ __all__ = [
     "Journal",
     "Run",
     "RunError",
+    "add_flags",
     "build_job",
     "build_step",
     "build_training",
@@ -61,6 +70,7 @@ __all__ = [
     "load_run",
     "load_scored_data",
     "lock",
+    "near_settings",
     "newest_run",
     "pretrained_file",
     "record_step",
