@@ -1,4 +1,4 @@
-"""The input road and the scan and build of a set of CityFlow's size.
+"""Reading of images, and the scan and build of a set of CityFlow's size.
 
 python benchmarks/data.py road      images/s, one decoding thread
 python benchmarks/data.py build     56,277 files: scan, build, second start

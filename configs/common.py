@@ -19,24 +19,7 @@ def get_config() -> ConfigDict:
     config.epochs = 500  # [P] an epoch is one pass over identities [S]
     config.image_size = 288  # [P]
 
-    config.data = ConfigDict()
-    config.data.name = "cityflow"
-    config.data.root = ""  # where the data set lies; data sets that need it say so
-    config.data.data_dir = ""  # where built sets are cached; "" = the default
-    config.data.size = ""  # for sets that come in sizes
-    config.data.options = ConfigDict()  # of the set's loader, by name
-    config.data.on_bad_image = "error"  # "skip" leaves bad images out and counts them
-    config.data.hold_out = 100  # [P] training identities held back for validation
-    config.data.hold_out_seed = 0
-    config.data.hold_out_by = "identity"  # "scene": identities of unseen cameras
-    # [I] Validation without the gallery images of a query's own camera.
-    config.data.remove_same_camera = False
-    config.data.expected_identities = 426  # classes of a dry run without data
-    # Synthetic images beside the real ones, where the data set has such a companion:
-    # "real" (none), "balanced" or "full" [P].
-    config.data.mixing = "balanced"
-    config.data.synthetic_root = ""
-    config.data.synthetic_identities = 193  # [P] in the balanced mix
+    config.data = _data()
 
     config.batch = ConfigDict()
     config.batch.ids_per_batch = 8  # [P]
@@ -62,18 +45,7 @@ def get_config() -> ConfigDict:
     config.model.pretrained = ""
     config.model.options = ConfigDict()  # of the backbone, by name
 
-    config.loss = ConfigDict()
-    config.loss.epsilon = 0.1  # [P]
-    config.loss.margin = 1.2  # [A]
-    config.loss.soft_margin = False  # log(1 + exp(d_p - d_n)) instead of a margin
-    config.loss.cross_entropy_weight = 2.0  # [P]
-    config.loss.triplet_weight = 1.0  # [P]
-    config.loss.circle_weight = 0.0  # 0 = no circle loss
-    config.loss.circle_margin = 0.25
-    config.loss.circle_scale = 128.0
-    config.loss.arcface = False  # cosine classifier and angular margin
-    config.loss.angular_margin = 0.3
-    config.loss.angular_scale = 30.0
+    config.loss = _loss()
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # [P]
@@ -102,6 +74,46 @@ def get_config() -> ConfigDict:
     config.run.shard_parameters = False
     config.run.remat = False  # compute blocks again in the backward pass: less memory
     return config
+
+
+def _data() -> ConfigDict:
+    """Which images, and which of them are held back."""
+    section: Any = ConfigDict()
+    section.name = "cityflow"
+    section.root = ""  # where the data set lies; data sets that need it say so
+    section.data_dir = ""  # where built sets are cached; "" = the default
+    section.size = ""  # for sets that come in sizes
+    section.options = ConfigDict()  # of the set's loader, by name
+    section.on_bad_image = "error"  # "skip" leaves bad images out and counts them
+    section.hold_out = 100  # [P] training identities held back for validation
+    section.hold_out_seed = 0
+    section.hold_out_by = "identity"  # "scene": identities of unseen cameras
+    # [I] Validation without the gallery images of a query's own camera.
+    section.remove_same_camera = False
+    section.expected_identities = 426  # classes of a dry run without data
+    # Synthetic images beside the real ones, where the data set has such a companion:
+    # "real" (none), "balanced" or "full" [P].
+    section.mixing = "balanced"
+    section.synthetic_root = ""
+    section.synthetic_identities = 193  # [P] in the balanced mix
+    return section
+
+
+def _loss() -> ConfigDict:
+    """The losses and their weights."""
+    section: Any = ConfigDict()
+    section.epsilon = 0.1  # [P]
+    section.margin = 1.2  # [A]
+    section.soft_margin = False  # log(1 + exp(d_p - d_n)) instead of a margin
+    section.cross_entropy_weight = 2.0  # [P]
+    section.triplet_weight = 1.0  # [P]
+    section.circle_weight = 0.0  # 0 = no circle loss
+    section.circle_margin = 0.25
+    section.circle_scale = 128.0
+    section.arcface = False  # cosine classifier and angular margin
+    section.angular_margin = 0.3
+    section.angular_scale = 30.0
+    return section
 
 
 def with_backbone(name: str, model: str, **settings: Any) -> ConfigDict:

@@ -256,8 +256,8 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Scales rows `[N, D]` to unit length without overflow at large or tiny values."""
     square = jnp.sum(rows * rows, axis=1, keepdims=True)
-    # The passes that only rows of extreme length need are spared the rest, but what a
-    # row becomes does not hang on other rows.
+    # Rows of common length skip the passes that only extreme lengths need; whether
+    # they are skipped depends on all rows, what a row becomes on that row alone.
     common = (square > _TINY) & (square < jnp.inf)
     square = jnp.where(common, square, 1)
 

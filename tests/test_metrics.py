@@ -244,7 +244,7 @@ def test_no_sort_and_no_second_copy_of_the_scores():
 )
 def test_order_of_the_gallery_and_scale_do_not_matter(scores, order):
     _, labels = _instance(3)
-    # Different scores everywhere, so that no tie hangs on the order.
+    # Different scores everywhere, so that no tie depends on the order.
     scores = scores + np.arange(G, dtype=np.float32) / 128
     found = evaluate(scores, **labels)
     moved: dict[str, Any] = labels | {

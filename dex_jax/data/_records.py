@@ -260,11 +260,6 @@ def concatenate(splits: Sequence[ReidSplit]) -> ReidSplit:
     )
 
 
-def empty_split() -> ReidSplit:
-    """A split without images."""
-    return ReidSplit((), (), np.empty(0, np.int64))
-
-
 def _labels(values: np.ndarray, name: str, size: int) -> np.ndarray:
     if values.shape != (size,):
         raise ValueError(f"{name}: expected shape ({size},), got {values.shape}")

@@ -7,6 +7,8 @@ import numpy as np
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Of random erasing: the box's share of the image's area, and its height / width.
+_AREA, _ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)
 # A box is drawn anew until it fits; on a square image one draw in 22 does not, so that
 # ten leave nothing to chance (below 1e-13).
 _TRIES = 10
@@ -41,8 +43,6 @@ def augment(
     contrast: float = 0.1,
     brightness: float = 0.1,
     erase: float = 0.5,
-    erase_area: tuple[float, float] = (0.02, 0.4),
-    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> jax.Array:
     """Flips, changes contrast and brightness, normalises and erases a random box.
 
@@ -50,9 +50,9 @@ def augment(
     image is mirrored with probability `flip`; contrast is scaled about the image's
     mean grey level by a factor uniform in `1 +- contrast`, brightness by one uniform
     in `1 +- brightness`. Random erasing follows Zhong et al.: with probability
-    `erase` a box of area share uniform in `erase_area` and height / width uniform in
-    `erase_aspect` is laid uniformly inside the image and filled with the mean pixel
-    (0 after normalisation). Uniform aspect prefers tall boxes, as in their code.
+    `erase` a box of 0.02 to 0.4 of the area and of height / width from 0.3 to 1 / 0.3,
+    both uniform, is laid uniformly inside the image and filled with the mean pixel (0
+    after normalisation). Uniform aspect prefers tall boxes, as in their code.
 
     Meant to be called inside the caller's `jit`; options may be traced. The result
     depends on the key alone: fold the step into it.
@@ -64,8 +64,6 @@ def augment(
         contrast: half width in [0, 1]; 0 leaves the contrast alone.
         brightness: half width in [0, 1]; 0 leaves the brightness alone.
         erase: probability in [0, 1].
-        erase_area: smallest and largest share of the image's area, in (0, 1].
-        erase_aspect: smallest and largest height / width, above 0.
 
     Returns:
         float32 `[B, H, W, 3]`, normalised.
@@ -82,18 +80,15 @@ def augment(
     _check_images(images)
     shares = {"flip": flip, "contrast": contrast, "brightness": brightness}
     for name, value in (shares | {"erase": erase}).items():
-        _check_range((value, value), name, highest=1)
-    _check_range(erase_area, "erase_area", highest=1, positive=True)
-    _check_range(erase_aspect, "erase_aspect", positive=True)
+        _check_share(value, name)
     B, H, W, _ = images.shape
     keys = jax.random.split(key, 4)
     x = jnp.asarray(images, jnp.float32) / 255
     mirrored = jax.random.uniform(keys[0], (B, 1, 1, 1)) < flip
     x = jnp.where(mirrored, x[:, :, ::-1], x)
     x = _change_light(keys[1], keys[2], x, contrast, brightness)
-    hole = jax.vmap(lambda k: _box(k, (H, W), erase, erase_area, erase_aspect))(
-        jax.random.split(keys[3], B)
-    )  # [B, H, W]
+    boxes = jax.vmap(lambda k: _box(k, (H, W), erase))
+    hole = boxes(jax.random.split(keys[3], B))  # [B, H, W]
     return jnp.where(hole[..., None], 0.0, _standardize(x))
 
 
@@ -117,17 +112,11 @@ def _change_light(
     return jnp.clip(factor * x, 0.0, 1.0)
 
 
-def _box(
-    key: jax.Array,
-    shape: tuple[int, int],
-    probability: float,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> jax.Array:
+def _box(key: jax.Array, shape: tuple[int, int], probability: float) -> jax.Array:
     H, W = shape
     u = jax.random.uniform(key, (_TRIES, 5))
-    pixels = H * W * (area[0] + u[:, 0] * (area[1] - area[0]))
-    ratio = aspect[0] + u[:, 1] * (aspect[1] - aspect[0])
+    pixels = H * W * (_AREA[0] + u[:, 0] * (_AREA[1] - _AREA[0]))
+    ratio = _ASPECT[0] + u[:, 1] * (_ASPECT[1] - _ASPECT[0])
     heights = jnp.round(jnp.sqrt(pixels * ratio))
     widths = jnp.round(jnp.sqrt(pixels / ratio))
     fits = (heights < H) & (widths < W)
@@ -158,21 +147,8 @@ def _check_images(images: jax.Array | np.ndarray) -> None:
         )
 
 
-def _check_range(
-    bounds: tuple[float, float],
-    name: str,
-    *,
-    highest: float = float("inf"),
-    positive: bool = False,
-) -> None:
-    low, high = bounds
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+def _check_share(value: object, name: str) -> None:
+    if not isinstance(value, (int, float)):
         return  # traced by the caller
-    if not (0 <= low <= high <= highest and high < float("inf")) or (
-        positive and low == 0
-    ):
-        shown = low if low == high else bounds
-        least = "above 0" if positive else "at least 0"
-        raise ValueError(
-            f"{name}: expected {least}, ascending and at most {highest}, got {shown}"
-        )
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected at least 0 and at most 1, got {value}")

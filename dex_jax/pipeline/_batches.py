@@ -1,4 +1,4 @@
-"""The input road: decoded, resized and prefetched batches of pixels."""
+"""Batches of pixels: decoded, resized and read ahead by threads."""
 
 import math
 import tempfile

@@ -87,8 +87,9 @@ def colours(results: Sequence[Result]) -> list[str]:
     return [BASELINE, *(HUES[i % len(HUES)] for i in range(len(results) - 1))]
 
 
-def cmc_figure(results: Sequence[Result], *, ranks: int = 20) -> "Figure":
-    """Draws the share of queries with a hit among the first r images."""
+def cmc_figure(results: Sequence[Result]) -> "Figure":
+    """Draws the share of queries with a hit among the first 1 to 20 images."""
+    ranks = 20
     with style():
         figure = new_figure(7, 4.2)
         axes = figure.add_subplot()

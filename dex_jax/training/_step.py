@@ -80,7 +80,6 @@ def train_step(
         The step; `images` `[B, S, S, 3]` uint8, `labels` `[B]` int32. Compile it with
         `compile_step`.
     """
-    local_parts = network.parts.num_local
     distances = jax.vmap(losses.hardest_distances, in_axes=(1, None))
 
     def objective(
@@ -90,7 +89,7 @@ def train_step(
             network.graphdef, params, stats, images, train=True, key=key
         )
         value, metrics = partition_loss(
-            embeddings, logits, labels, local_parts=local_parts, **loss
+            embeddings, logits, labels, local_parts=network.parts.num_local, **loss
         )
         positive, negative = distances(jax.lax.stop_gradient(embeddings), labels)
         metrics["hardest_positive"] = jnp.mean(positive)

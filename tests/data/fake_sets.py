@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dex_jax.data import ReidSplit
+
 HEADER = '<?xml version="1.0" encoding="gb2312" ?>'
 
 
@@ -265,3 +267,8 @@ def msmt(root: Path, *, release: int = 1) -> Path:
         images(folder, [line.split()[0] for line in lines])
         text(root / f"list_{name}.txt", lines)
     return root
+
+
+def empty_split() -> ReidSplit:
+    """A split without images."""
+    return ReidSplit((), (), np.empty(0, np.int64))

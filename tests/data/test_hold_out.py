@@ -10,7 +10,7 @@ from dex_jax.data import (
     hold_out,
     mix,
 )
-from dex_jax.data._records import empty_split
+from tests.data.fake_sets import empty_split
 
 
 def _split(identities, cameras, domain="real", prefix=""):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from dex_jax.data import Protocol, ReidData, ReidSplit
-from dex_jax.data._records import concatenate, empty_split
+from dex_jax.data._records import concatenate
+from tests.data.fake_sets import empty_split
 
 
 def _split(identities, **labels):

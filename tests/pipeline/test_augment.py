@@ -101,12 +101,10 @@ def test_the_key_alone_decides(run, noise):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"flip": 1.5}, "flip: expected at least 0, .* at most 1, got 1.5"),
+        ({"flip": 1.5}, "flip: expected at least 0 and at most 1, got 1.5"),
         ({"contrast": -0.1}, "contrast: expected at least 0"),
         ({"brightness": float("nan")}, "brightness: expected"),
         ({"erase": 2}, "erase: expected"),
-        ({"erase_area": (0.4, 0.02)}, "erase_area: expected above 0, ascending"),
-        ({"erase_aspect": (0.0, 1.0)}, "erase_aspect: expected above 0"),
     ],
 )
 def test_bad_options(options, message):
