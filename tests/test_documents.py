@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dex_jax.embeddings import EmbeddingFile, save
+from tests.compilation import QUICK_PROGRAMS
 from tests.data import fake_sets
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +97,7 @@ def test_the_commands_run_in_their_order(document: str, tmp_path: Path):
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
             "XLA_FLAGS": "",
+            **QUICK_PROGRAMS,
         }
         done = subprocess.run(
             [sys.executable, *words[1:]],

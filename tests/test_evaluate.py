@@ -11,7 +11,7 @@ from PIL import Image
 
 import evaluate
 from dex_jax.embeddings import EmbeddingFile, load, save
-from tests.report.conftest import make_file
+from tests.evaluation.example import make_file
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 

@@ -13,7 +13,7 @@ from dex_jax.evaluation import Row, read_sweep, run_row, sweep
 from dex_jax.evaluation._draws import further_draws
 from dex_jax.report import Report
 from tests.data import fake_sets
-from tests.report.conftest import make_file
+from tests.evaluation.example import make_file
 
 
 def describe(data: ReidData) -> EmbeddingFile:

@@ -8,7 +8,7 @@ from dex_jax.evaluation import TABLES, Row, rank_all, rows_for, run_row, score
 from dex_jax.evaluation._cameras import camera_matrix
 from dex_jax.evaluation._labels import counted_pairs, pair_scores
 from dex_jax.rerank import parse
-from tests.report.conftest import make_file
+from tests.evaluation.example import make_file
 
 
 def slow_precisions(scores, file, protocol, cameras=None):

@@ -14,7 +14,7 @@ from dex_jax import runs
 from dex_jax.data import Protocol, ReidData, ReidSplit
 from dex_jax.embeddings import save
 from dex_jax.evaluation import TABLES, EmbeddingSource, RunSource, _run_source
-from tests.report.conftest import make_file
+from tests.evaluation.example import make_file
 
 
 def means(weights, images):

@@ -10,7 +10,8 @@ import pytest
 
 from dex_jax.report import PAGE, write_report
 from dex_jax.report._page import _script_json
-from tests.report.conftest import EVIL, make_file, make_images
+from tests.evaluation.example import make_file
+from tests.report.conftest import EVIL, make_images
 
 
 @pytest.fixture(scope="module")
