@@ -8,6 +8,9 @@ import pytest
 
 import dex_jax
 
+# Examples show few digits.
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(dex_jax.__path__, "dex_jax.")

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from dex_jax.neighbors import _lists
 from dex_jax.neighbors._lists import empty_lists, finished, fold
 
+# Lists are handed their cosines: nothing here turns on rounding.
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 R, C, K = 40, 512, 5
 threshold = jax.jit(_lists._threshold, static_argnames=("axis",))
 folded = jax.jit(fold, static_argnames=("k", "turned"))

@@ -27,3 +27,12 @@ def temporary_bytes(lowered: jax.stages.Lowered) -> int:
     analysis = lowered.compile().memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes
+
+
+def unit_signs(seed: int, rows: int = 57, width: int = 16) -> np.ndarray:
+    """Rows of +-1/4: unit length, every product exact, many of them equal."""
+    rng = np.random.default_rng(seed)
+    centres = rng.choice([-1.0, 1.0], (6, width))
+    flips = rng.random((rows, width)) < 0.2
+    signs = centres[rng.integers(0, 6, rows)] * np.where(flips, -1, 1)
+    return (signs / np.sqrt(width)).astype(np.float32)

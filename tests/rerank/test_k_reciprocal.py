@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dex_jax._checks import Count, unit_rows
-from dex_jax.neighbors import _tiles
 from dex_jax.neighbors._search import self_search
 from dex_jax.rerank import _k_reciprocal as kernel
 from dex_jax.rerank import _k_reciprocal_jaccard as _jaccard
@@ -24,24 +23,15 @@ from dex_jax.rerank._k_reciprocal_sets import (
     Pool,
     encode,
     expand,
-    pool_neighbors,
 )
 from tests.reference.k_reciprocal import (
     expanded_set,
     final_distance,
     neighbour_lists,
 )
+from tests.rerank.cases import unit_signs
 
-Q, G, D = 7, 50, 12
-
-
-def _signs(seed: int, rows: int = Q + G, width: int = 16) -> np.ndarray:
-    """Rows of +-1/4: unit length, every product exact, many of them equal."""
-    rng = np.random.default_rng(seed)
-    centres = rng.choice([-1.0, 1.0], (6, width))
-    flips = rng.random((rows, width)) < 0.2
-    signs = centres[rng.integers(0, 6, rows)] * np.where(flips, -1, 1)
-    return (signs / np.sqrt(width)).astype(np.float32)
+Q, G, D = 7, 50, 12  # as many rows as `unit_signs` gives
 
 
 def _clusters(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +73,7 @@ def test_jaccard_by_hand():
     [(12, 6, 0.5), (13, 1, 0.3), (1, 9, 0.0), (56, 57, 0.2)],
 )
 def test_agrees_with_sets_on_ties_and_duplicates(seed, k1, k2, lambda_):
-    rows = _signs(seed)
+    rows = unit_signs(seed)
     rows[Q + 3 : Q + 9] = rows[Q]  # exact duplicates
     expected = final_distance(rows @ rows.T, Q, k1=k1, k2=k2, lambda_=lambda_)
     scores = k_reciprocal(*_split(rows), k1=k1, k2=k2, lambda_=lambda_)
@@ -146,7 +136,7 @@ def test_reference_steps(golden, k1, k2):
 
 @pytest.mark.quick
 def test_sets_are_those_of_the_definition():
-    rows = _signs(4)
+    rows = unit_signs(4)
     ids = self_search(jnp.asarray(rows), k=14)[0].ids
     lists = neighbour_lists(rows @ rows.T, len(rows))
     assert ids.tolist() == [row[:14] for row in lists]
@@ -167,7 +157,7 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(_jaccard, "_QUERIES", 3)
     monkeypatch.setattr(_jaccard, "_ENTRY_COST", 0)
     # A size that no other test compiles: nothing blocked otherwise is reused.
-    rows = _signs(6)[:-2]
+    rows = unit_signs(6)[:-2]
     query, gallery = map(jnp.asarray, _split(rows))
     expected = final_distance(rows @ rows.T, Q, k1=12, k2=6, lambda_=0.5)
     scores = k_reciprocal(query, gallery, k1=12, k2=6)
@@ -180,7 +170,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize("known", [False, True])
 def test_ranking_is_the_top_of_the_scores(known):
-    query, gallery = map(jnp.asarray, _split(_signs(5)))
+    query, gallery = map(jnp.asarray, _split(unit_signs(5)))
     graph = self_search(gallery, k=30) if known else None
     scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0.3)
     options = Options(Count(12), Count(6), 0.3)
@@ -200,33 +190,8 @@ def test_jit_and_vmap_over_lambda():
     np.testing.assert_allclose(swept, np.stack(eager), atol=1e-6)
 
 
-@pytest.mark.parametrize("tiled", [False, True])
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize(("width", "known"), [(1, 40), (13, 0), (13, 40), (56, 13)])
-def test_a_pool_is_the_same_from_the_lists_of_the_gallery(
-    monkeypatch, width, known, split, tiled
-):
-    if tiled:
-        monkeypatch.setattr(_tiles, "_ONE_TILE", 0)
-        monkeypatch.setattr(_tiles, "_TILE", (3, 4))
-    # Products are exact. A size of its own: nothing compiled otherwise is reused.
-    rows = _signs(4, rows=8 + 48, width=64 if tiled else 16)
-    query, gallery = jnp.asarray(rows[:8]), jnp.asarray(rows[8:])
-    if split:
-        mesh = jax.make_mesh((8,), ("g",), axis_types=(jax.sharding.AxisType.Auto,))
-        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("g"))
-        gallery = jax.device_put(gallery, place)
-    graph = self_search(gallery, k=min(max(known, width), 48)) if known else None
-    found = pool_neighbors(query, gallery, graph, width=width)
-    cosine = rows @ rows.T
-    ids = np.array(neighbour_lists(cosine, width))
-    np.testing.assert_array_equal(found.ids, ids)
-    np.testing.assert_array_equal(found.cosines, np.take_along_axis(cosine, ids, 1))
-    np.testing.assert_array_equal(found.minimum, cosine.min(axis=1))
-
-
 def test_encodings_of_many_blocks(monkeypatch):
-    rows = jnp.asarray(_signs(8))
+    rows = jnp.asarray(unit_signs(8))
     ids = self_search(rows, k=13)[0]
     lowest = jnp.matmul(rows, rows.T, precision="highest").min(axis=1)
     members = expand(ids.ids, half=6, extra=40)
