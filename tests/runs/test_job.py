@@ -15,7 +15,10 @@ from dex_jax import runs, training
 from dex_jax.pipeline import TrainBatch
 from tests.data import fake_sets
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*instead of")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*instead of"),
+    pytest.mark.usefixtures("quick_programs"),
+]
 
 
 @pytest.fixture

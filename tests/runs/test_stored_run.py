@@ -6,6 +6,7 @@ network on the tiny drawn set, stopped after six of twelve steps.
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -16,8 +17,13 @@ import numpy as np
 import pytest
 
 from dex_jax import runs
+from tests.compilation import QUICK_PROGRAMS
+
+# What is compared leaves room for rounding.
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | QUICK_PROGRAMS
 STORED = Path(__file__).parent / "data" / "stored_run.tar.xz"
 # What the same version found: losses of the run that was never stopped, and figures
 # of the stored step on the test split.
@@ -71,7 +77,10 @@ def test_it_evaluates_to_the_same_figures(stored, tmp_path):
     out = tmp_path / "report"
     words = ["--rerank=dex,dba,diffusion", f"--workdir={stored}", f"--out={out}"]
     subprocess.run(
-        [sys.executable, "evaluate.py", *words, "--brief"], cwd=ROOT, check=True
+        [sys.executable, "evaluate.py", *words, "--brief"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
     )
     found = json.loads((out / "report.json").read_text())
     figures = [row["mAP"] for row in found["results"]]
@@ -84,6 +93,7 @@ def test_it_resumes_where_it_stopped(stored):
     done = subprocess.run(
         [sys.executable, "train.py", *flags_of(stored)],
         cwd=ROOT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
