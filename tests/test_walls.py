@@ -61,7 +61,8 @@ HEAVY = {
     "tensorflow_datasets",
 }
 LOADS = {
-    **{room: set() for room in (*KERNELS, "embeddings")},
+    # One process for all of them: none brings anything.
+    ", dex_jax.".join((*KERNELS, "embeddings")): set(),
     "procedural": {"PIL"},
     "models": {"flax", "optax", "orbax", "rich"},  # flax brings them
     "data": {"rich"},

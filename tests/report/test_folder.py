@@ -13,6 +13,9 @@ from dex_jax.report._page import _script_json
 from tests.evaluation.example import make_file
 from tests.report.conftest import EVIL, make_images
 
+# Reports are drawn once, on one worker.
+pytestmark = pytest.mark.xdist_group("report")
+
 
 @pytest.fixture(scope="module")
 def folder(report, tmp_path_factory):

@@ -6,9 +6,13 @@ from dex_jax.report import PAGE, write_report
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import EVIL
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
-)
+pytestmark = [
+    # Reports are drawn once, on one worker.
+    pytest.mark.xdist_group("report"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
+    ),
+]
 AT = "[...document.querySelectorAll('.card')].indexOf(document.activeElement)"
 NAMES = "[...document.querySelectorAll('.card .who strong')].map(e => e.textContent)"
 # Contrast by WCAG 2: (lighter + .05) / (darker + .05) of relative luminances, where

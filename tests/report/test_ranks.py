@@ -10,6 +10,9 @@ from dex_jax.evaluation._results import Result
 from dex_jax.report._ranks import explain, headline_queries
 from dex_jax.report._shown import shown_lists
 
+# Reports are drawn once, on one worker.
+pytestmark = pytest.mark.xdist_group("report")
+
 
 def line_up(identities: list[int], cameras: list[int]) -> tuple[EmbeddingFile, Result]:
     """A gallery in the order of its rows for one query of identity 1, camera 0."""
