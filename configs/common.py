@@ -31,19 +31,7 @@ def get_config() -> ConfigDict:
     config.augment.brightness = 0.1  # [A]
     config.augment.erase = 0.5  # [P] probability of random erasing
 
-    config.model = ConfigDict()
-    config.model.name = "resnet50_ibn_a"
-    config.model.parts = ((2, 3, 1), (2, 1, 1), (2, 1, 3))  # [I] 17 parts
-    config.model.expected_parts = 17  # [P]
-    config.model.trunk_split = "stage3.1"  # [S]
-    config.model.dim = 256  # [P]
-    config.model.last_stride = 1  # [S]
-    config.model.pooling = "max"  # [P] or "gem", a power mean with a learned power
-    config.model.dtype = "float32"  # of the arithmetic; parameters stay float32
-    # A .pth or .safetensors file, "package" for the weights that an installed package
-    # carries, "" for random ones.
-    config.model.pretrained = ""
-    config.model.options = ConfigDict()  # of the backbone, by name
+    config.model = _model()
 
     config.loss = _loss()
 
@@ -96,6 +84,24 @@ def _data() -> ConfigDict:
     section.mixing = "balanced"
     section.synthetic_root = ""
     section.synthetic_identities = 193  # [P] in the balanced mix
+    return section
+
+
+def _model() -> ConfigDict:
+    """The network: a backbone and the parts that its map is cut into."""
+    section: Any = ConfigDict()
+    section.name = "resnet50_ibn_a"
+    section.parts = ((2, 3, 1), (2, 1, 1), (2, 1, 3))  # [I] 17 parts
+    section.expected_parts = 17  # [P]
+    section.trunk_split = "stage3.1"  # [S]
+    section.dim = 256  # [P]
+    section.last_stride = 1  # [S]
+    section.pooling = "max"  # [P] or "gem", a power mean with a learned power
+    section.dtype = "float32"  # of the arithmetic; parameters stay float32
+    # A .pth or .safetensors file, "package" for the weights that an installed package
+    # carries, "" for random ones.
+    section.pretrained = ""
+    section.options = ConfigDict()  # of the backbone, by name
     return section
 
 

@@ -96,6 +96,7 @@ def test_the_commands_run_in_their_order(document: str, tmp_path: Path):
             "DEX_JAX_TRAIN_FLAGS": shlex.join([*TINY, *size]),
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
             "XLA_FLAGS": "",
             **QUICK_PROGRAMS,
         }

@@ -23,12 +23,18 @@ from tests.compilation import QUICK_PROGRAMS
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | QUICK_PROGRAMS
 STORED = Path(__file__).parent / "data" / "stored_run.tar.xz"
 # What the same version found: losses of the run that was never stopped, and figures
 # of the stored step on the test split.
 LOSSES = {7: 14.9009562, 8: 21.2260437}
 BASELINE, EXPANDED = 0.10122853517532349, 0.114283986389637
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A home of its own: the set is drawn here, not taken from the user's cache."""
+    home = str(tmp_path_factory.mktemp("home"))
+    return os.environ | QUICK_PROGRAMS | {"DEX_JAX_DATA": home, "XDG_CACHE_HOME": home}
 
 
 @pytest.fixture
@@ -73,13 +79,13 @@ def test_it_loads(stored):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-def test_it_evaluates_to_the_same_figures(stored, tmp_path):
+def test_it_evaluates_to_the_same_figures(stored, environment, tmp_path):
     out = tmp_path / "report"
     words = ["--rerank=dex,dba,diffusion", f"--workdir={stored}", f"--out={out}"]
     subprocess.run(
         [sys.executable, "evaluate.py", *words, "--brief"],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=environment,
         check=True,
     )
     found = json.loads((out / "report.json").read_text())
@@ -88,12 +94,12 @@ def test_it_evaluates_to_the_same_figures(stored, tmp_path):
     assert figures == pytest.approx([BASELINE, EXPANDED], abs=5e-3)
 
 
-def test_it_resumes_where_it_stopped(stored):
+def test_it_resumes_where_it_stopped(stored, environment):
     before = (stored / "metrics.csv").read_text().splitlines()
     done = subprocess.run(
         [sys.executable, "train.py", *flags_of(stored)],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
