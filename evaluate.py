@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 
 try:
-    from dex_jax import data, embeddings, evaluation, report, rerank, runs
+    from dex_jax import data, embeddings, evaluation, report, runs
 except ModuleNotFoundError as error:
     sys.exit(
         f"evaluate.py: {error.name} is missing; pip install 'dex_jax[report]' brings it"
@@ -63,11 +63,11 @@ def evaluate(flags: argparse.Namespace) -> None:
     """The story of one evaluation."""
     check_flags(flags)
     table = evaluation.rows_for(flags.rerank)
-    for row in table.rows:
-        rerank.parse(row.chain)
+    named = flags.rerank in evaluation.TABLES
+    rerank = flags.rerank if named else table.rows[-1].pipeline
     grid = None
     if flags.sweep is not None:
-        grid = evaluation.read_sweep(flags.sweep, chain=flags.rerank)
+        grid = evaluation.read_sweep(flags.sweep, rerank)
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
     protocol = evaluation.changed_protocol(
@@ -79,7 +79,7 @@ def evaluate(flags: argparse.Namespace) -> None:
     if flags.score:
         score(flags, source, protocol)
         return
-    name = evaluation.report_name(flags.rerank, flags.sweep)
+    name = evaluation.report_name(rerank, flags.sweep)
     folder = flags.out or Path("reports") / source.name / name
     report.check_folder(folder, force=flags.force)
     print(protocol.describe())
@@ -93,14 +93,14 @@ def evaluate(flags: argparse.Namespace) -> None:
         raise ValueError("--sweep: compares scores, which needs identities")
     explained = tuple(evaluation.find_query(file, word) for word in flags.explain)
     results = []
-    graphs = evaluation.shared_graphs(file, rows)
+    cache = evaluation.shared_cache(file, rows)
     for row in rows:
         vectors = source.embeddings(row.scales)
-        results.append(evaluation.run_row(vectors, row, protocol, graphs=graphs))
+        results.append(evaluation.run_row(vectors, row, protocol, cache=cache))
         print(results[-1].line())
 
     if flags.submission:
-        print(evaluation.submit(flags.submission, file, rows[-1].chain))
+        print(evaluation.submit(flags.submission, file, rows[-1].pipeline))
     found = report.Report(
         title=f"{source.name}: {table.title}",
         file=file,

@@ -21,7 +21,7 @@ import numpy as np
 from clustered import SIZES, make
 
 from dex_jax._checks import unit_rows
-from dex_jax.rerank import Embeddings, Graphs, parse
+from dex_jax.rerank import Embeddings, NeighborCache, parse
 
 GIB = 2**30
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--chains", nargs="+", default=["k_reciprocal", "diffusion"])
     parser.add_argument("--rows", type=int, default=200, help="lists computed again")
     options = parser.parse_args()
+    pipelines = [parse(text) for text in options.chains]
     size = SIZES[options.size]
     data = make(size)
     embeddings = Embeddings(*jax.device_put((data.query, data.gallery, data.tracklets)))
@@ -42,15 +43,15 @@ def main() -> None:
     print(f"- memory with the inputs: {_memory('VmRSS') / GIB:.2f} GiB\n")
     print("| chain | s | CPU s | GiB | searches |\n| --- | --- | --- | --- | --- |")
     # k-reciprocal reads the widest lists: with them no chain searches again.
-    graphs = Graphs(least=61)
-    for chain in options.chains:
+    cache = NeighborCache(least=61)
+    for pipeline in pipelines:
         Path("/proc/self/clear_refs").write_text("5")
-        done, start, cpu = graphs.searches, time.perf_counter(), time.process_time()
-        jax.block_until_ready(parse(chain)(embeddings, top=100, graphs=graphs))
+        done, start, cpu = cache.searches, time.perf_counter(), time.process_time()
+        jax.block_until_ready(pipeline(embeddings, top=100, cache=cache))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         cells = f"{seconds:.0f} | {cpu:.0f} | {_memory('VmHWM') / GIB:.2f}"
-        print(f"| {chain} | {cells} | {graphs.searches - done} |", flush=True)
-    print(f"\n{_check(graphs, embeddings, options.rows)}")
+        print(f"| {pipeline} | {cells} | {cache.searches - done} |", flush=True)
+    print(f"\n{_check(cache, embeddings, options.rows)}")
 
 
 def _memory(name: str) -> int:
@@ -59,14 +60,14 @@ def _memory(name: str) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _check(graphs: Graphs, embeddings: Embeddings, rows: int) -> str:
+def _check(cache: NeighborCache, embeddings: Embeddings, rows: int) -> str:
     """Compares some lists of the plain gallery with sorted cosines in float64."""
     gallery = np.asarray(embeddings.gallery)
     norms = np.linalg.norm(gallery, axis=1).astype(np.float64)
-    graph = graphs.build(unit_rows(jnp.asarray(embeddings.gallery)), 61)
+    graph = cache.lists(unit_rows(jnp.asarray(embeddings.gallery)), 61)
     if graph is None:
         return "no lists to compare"
-    ids, scores = (np.asarray(x) for x in graph[0])
+    ids, scores = (np.asarray(x) for x in graph.first(61))
     worst, moved = 0.0, 0
     for row in np.random.default_rng(1).choice(len(gallery), rows, replace=False):
         exact = np.concatenate(

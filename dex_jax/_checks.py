@@ -5,7 +5,7 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 """
 
 import importlib.util
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
+
+Tree = TypeVar("Tree")
 
 # Sums of squares above this have lost no digit that counts to underflow.
 _TINY = 1e-20
@@ -62,6 +64,73 @@ def check_rows(x: object, name: str) -> jax.Array:
         ValueError: not two-dimensional, empty, not numeric, a row that is not finite
             or a row of zeros (values are checked only when concrete).
     """
+    return _check_values(jnp.asarray(_read_rows(x, name), jnp.float32), name)
+
+
+def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
+    """`check_rows` for queries `[Q, D]`, padded to the next size of `padded_size`.
+
+    Another number of queries then finds its programs compiled. Padding repeats the last
+    query: what is least or largest over all queries stays what it is. Rows inside the
+    caller's `jit`, and rows that lie on a mesh, are left as they are.
+
+    Returns:
+        Rows, at least Q, of which those behind the first Q mean nothing, and Q.
+
+    Raises:
+        ValueError: as `check_rows`.
+    """
+    array = _read_rows(x, name)
+    Q = array.shape[0]
+    pad = ((0, padded_size(Q) - Q), (0, 0))
+    if not is_concrete(array):
+        return jnp.asarray(array, jnp.float32), Q
+    if isinstance(array, jax.Array) and not _on_host(array):
+        if len(array.devices()) == 1:
+            array = jnp.pad(array, pad, mode="edge")
+    else:
+        # By numpy, which compiles nothing.
+        array = np.pad(np.asarray(array), pad, mode="edge")
+    return _check_values(jnp.asarray(array, jnp.float32), name, Q), Q
+
+
+def padded_size(rows: int) -> int:
+    """How many rows so many queries are padded to: eight sizes up to 512.
+
+    Beyond that steps are an eighth of a power of two: a program for each number of
+    queries would take seconds to compile, and an eighth more rows cost less than that.
+
+    Example:
+        >>> [padded_size(rows) for rows in (1, 2, 99, 500, 513, 1052, 3368)]
+        [1, 8, 128, 512, 576, 1152, 3584]
+    """
+    for size in (1, 8, 32, 64, 128, 256, 384, 512):
+        if rows <= size:
+            return size
+    step = 2 ** ((rows - 1).bit_length() - 4)
+    return -(-rows // step) * step
+
+
+def first_rows(tree: Tree, count: int) -> Tree:
+    """The first rows of every array of a tree, those of queries that are no padding."""
+
+    def one(array: jax.Array) -> jax.Array:
+        if array.shape[0] == count:
+            return array
+        if is_concrete(array) and _on_host(array):
+            return jnp.asarray(np.asarray(array)[:count])
+        return array[:count]
+
+    return jax.tree.map(one, tree)
+
+
+def _on_host(array: jax.Array) -> bool:
+    """Tells whether numpy can look at an array where it lies."""
+    devices = array.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def _read_rows(x: object, name: str) -> jax.Array | np.ndarray:
     array = x if isinstance(x, jax.Array) else np.asarray(x)
     if array.ndim != 2:
         raise ValueError(f"{name}: expected rows [N, D], got shape {array.shape}")
@@ -72,12 +141,17 @@ def check_rows(x: object, name: str) -> jax.Array:
         or jnp.issubdtype(array.dtype, jnp.integer)
     ):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    rows = _automatic(jnp.asarray(array, jnp.float32))
+    return array
+
+
+def _check_values(rows: jax.Array, name: str, count: int | None = None) -> jax.Array:
+    """Refuses rows `[N, D]`, or the first few, of NaN, infinity or zeros alone."""
+    rows = _automatic(rows)
     # One reduction finds both faults: NaN and infinity spread, zeros stay zero. Arrays
     # that a caller's jit closes over are concrete, what is made of them is not.
     sizes = _row_sizes(rows)
     if is_concrete(sizes):
-        size = np.asarray(sizes)
+        size = np.asarray(sizes)[:count]
         bad = np.flatnonzero(~np.isfinite(size))
         if bad.size:
             raise ValueError(

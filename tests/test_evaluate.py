@@ -96,7 +96,7 @@ def test_each_chain_and_table_has_a_report_of_its_own(run, tmp_path):
 def test_submission_and_its_score(run, tmp_path):
     target = tmp_path / "track2.txt"
     code, out, _ = run(*BRIEF, " dex(k=3) , tracklet", "--submission", str(target))
-    assert code == 0 and "6 lines, chain dex(k=3) , tracklet" in out
+    assert code == 0 and "6 lines, chain dex(k=3),tracklet" in out
     flags = ("--force", "--submission", str(target))
     code, out, _ = run(*BRIEF, "dex(k=3)", *flags)
     assert code == 0 and "chain dex(k=3),tracklet" in out
@@ -174,14 +174,18 @@ def test_vectors_without_labels_are_ranked_not_scored(run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--rerank", "dexx"), "unknown step 'dexx'; allowed are none, aqe"),
-        (("--rerank", "dba,dex(q=1)"), "dex has no option"),
+        (("--rerank", "dexx"), "unknown step 'dexx'; .*; did you mean dex"),
+        (("--rerank", "dba,dex(q=1)"), "rerank: dex has no option 'q'; allowed are k,"),
+        (("--rerank", "dex(k=[1])"), r"rerank: expected options of dex .*'k=\[1\]'"),
         (("--rerank", "tracklet,dex"), "cannot stand there"),
         (("--rerank", "table2"), "compares image scales, which needs the images"),
-        (("--rerank", "dex", "--sweep", "dba.alpha=1"), "'dba' is not a step of 'dex'"),
+        (
+            ("--rerank", "dex", "--sweep", "dba.alpha=1"),
+            "sweep: 'dba' is not a step of 'dex'",
+        ),
         (("--rerank", "dex", "--sweep", "dex.alpha=one"), "expected numbers"),
         (("--rerank", "dex", "--sweep", "alpha=1"), r"expected step.option=1,2,3"),
-        (("--rerank", "table6", "--sweep", "dex.alpha=1"), "needs a chain"),
+        (("--rerank", "table6", "--sweep", "dex.alpha=1"), "needs a chain .*'table6'"),
         (("--rerank", "none", "--explain", "99"), "row below 6, got '99'"),
         (("--rerank", "none", "--images", "nowhere"), "60 of the named images are not"),
         (("--rerank", "none", "--num_query", "3"), "only a single .npy is split"),

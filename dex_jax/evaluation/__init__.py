@@ -23,7 +23,7 @@ try:
         rank_all,
         run_row,
         score,
-        shared_graphs,
+        shared_cache,
         tracklet_notes,
     )
     from dex_jax.evaluation._run_source import RunSource
@@ -90,7 +90,7 @@ __all__ = [
     "run_row",
     "scaled_size",
     "score",
-    "shared_graphs",
+    "shared_cache",
     "submit",
     "sweep",
     "tracklet_notes",

@@ -8,6 +8,7 @@ from typing import Any
 
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
+from dex_jax.rerank import Pipeline
 
 # File systems take 255 bytes; a name this long is still readable in a listing.
 _LONGEST = 80
@@ -66,7 +67,7 @@ def find_query(file: EmbeddingFile, word: str) -> int:
     )
 
 
-def report_name(rerank: str, sweep: str | None = None) -> str:
+def report_name(rerank: Pipeline | str, sweep: str | None = None) -> str:
     """The folder's name of a report on one chain or table, another for each.
 
     Args:
@@ -77,16 +78,17 @@ def report_name(rerank: str, sweep: str | None = None) -> str:
         A name of letters, digits and `. = _ - +`, 80 characters at most.
 
     Example:
-        >>> report_name("table6"), report_name("dex(k=10), dba,diffusion")
-        ('table6', 'dex-k=10+dba+diffusion')
+        >>> from dex_jax.rerank import parse
+        >>> report_name("table6"), report_name(parse("dex(k=10), dba"))
+        ('table6', 'dex-k=10+dba')
     """
-    text = re.sub(r"\s", "", f"{rerank};{sweep}" if sweep else rerank)
     # Steps are joined by "+", the options of a step by "-".
-    steps = re.split(r",(?![^(]*\))", text)
-    name = "+".join(re.sub(r"[^A-Za-z0-9_.=]+", "-", step).strip("-") for step in steps)
-    # Signs other than these are lost in the name.
-    plain = re.fullmatch(r"[A-Za-z0-9_.=,()-]*", text)
-    if plain and len(name) <= _LONGEST:
+    words = [rerank] if isinstance(rerank, str) else [str(s) for s in rerank.steps]
+    text = "+".join(words) or "none"
+    text = re.sub(r"\s", "", f"{text};{sweep}" if sweep else text)
+    name = re.sub(r"[^A-Za-z0-9_.=+]+", "-", text).replace("-+", "+").strip("-")
+    # A sweep's signs are lost in the name.
+    if not sweep and len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - 9]}-{digest}"

@@ -2,10 +2,14 @@
 
 from typing import NamedTuple
 
+from dex_jax.rerank import Pipeline, chain, parse
+
 ALL_SCALES = (0.9, 1.0, 1.1, 1.2)
 PAPER_DATA = (
     "CityFlow-ReID, validation on 100 identities held out of training, ResNet50-IBN-a"
 )
+
+Figures = tuple[float | None, float | None, float | None]
 
 
 class Row(NamedTuple):
@@ -13,15 +17,20 @@ class Row(NamedTuple):
 
     Attributes:
         label: what the table calls it.
-        chain: the re-ranking steps, as `dex_jax.rerank.parse` reads them.
+        pipeline: the re-ranking steps.
         scales: the image scales of the descriptors; None for those of the command.
         paper: mAP, CMC@1 and CMC@5 in percent; None where the paper gives none.
     """
 
     label: str
-    chain: str
+    pipeline: Pipeline
     scales: tuple[float, ...] | None = None
-    paper: tuple[float | None, float | None, float | None] = (None, None, None)
+    paper: Figures = (None, None, None)
+
+    @property
+    def chain(self) -> str:
+        """The steps as text."""
+        return str(self.pipeline)
 
 
 class Table(NamedTuple):
@@ -29,6 +38,12 @@ class Table(NamedTuple):
 
     title: str
     rows: tuple[Row, ...]
+
+
+def _row(
+    label: str, text: str, scales: tuple[float, ...] | None, paper: Figures
+) -> Row:
+    return Row(label, parse(text), scales, paper)
 
 
 def _expansion_rows() -> tuple[Row, ...]:
@@ -39,7 +54,7 @@ def _expansion_rows() -> tuple[Row, ...]:
         ("DEx, multi-scale", "dex", ALL_SCALES): (77.7, 78.0, 78.4, 78.5),
     }
     return tuple(
-        Row(f"{label}, k {k}", f"{step}(k={k})", scales, (mean_ap, None, None))
+        _row(f"{label}, k {k}", f"{step}(k={k})", scales, (mean_ap, None, None))
         for (label, step, scales), row in figures.items()
         for k, mean_ap in zip((5, 10, 20, 40), row, strict=True)
     )
@@ -49,23 +64,23 @@ TABLES = {
     "table2": Table(
         "Table 2, image scale",
         (
-            Row("scale 1", "none", (1.0,), (72.4, 87.9, 91.4)),
-            Row("scale 0.9", "none", (0.9,), (69.3, 87.2, 90.4)),
-            Row("scale 1.1", "none", (1.1,), (71.6, 87.7, 91.5)),
-            Row("scale 1.2", "none", (1.2,), (70.8, 88.2, 91.4)),
-            Row("all scales", "none", ALL_SCALES, (73.8, 89.0, 92.0)),
+            _row("scale 1", "none", (1.0,), (72.4, 87.9, 91.4)),
+            _row("scale 0.9", "none", (0.9,), (69.3, 87.2, 90.4)),
+            _row("scale 1.1", "none", (1.1,), (71.6, 87.7, 91.5)),
+            _row("scale 1.2", "none", (1.2,), (70.8, 88.2, 91.4)),
+            _row("all scales", "none", ALL_SCALES, (73.8, 89.0, 92.0)),
         ),
     ),
     "table3": Table(
         "Table 3, query expansion",
-        (Row("baseline", "none", (1.0,), (72.4, 87.9, 91.4)), *_expansion_rows()),
+        (_row("baseline", "none", (1.0,), (72.4, 87.9, 91.4)), *_expansion_rows()),
     ),
     "table4": Table(
         "Table 4, diffusion",
         (
-            Row("baseline", "none", None, (72.4, 87.9, 91.4)),
+            _row("baseline", "none", None, (72.4, 87.9, 91.4)),
             *(
-                Row(
+                _row(
                     f"diffusion, k {k}, k_q {k_query}",
                     f"diffusion(k={k},k_query={k_query})",
                     None,
@@ -85,32 +100,34 @@ TABLES = {
     "table5": Table(
         "Table 5, database augmentation",
         (
-            Row("baseline", "none", None, (72.4, 87.9, 91.4)),
-            Row("DBA, k 5", "dba(k=5)", None, (76.0, 86.7, 91.2)),
-            Row("DBA, k 10", "dba(k=10)", None, (76.9, 86.1, 91.9)),
-            Row("DBA, k 20", "dba(k=20)", None, (78.1, 87.0, 92.0)),
-            Row("DBA, k 40", "dba(k=40)", None, (79.2, 86.7, 91.7)),
+            _row("baseline", "none", None, (72.4, 87.9, 91.4)),
+            _row("DBA, k 5", "dba(k=5)", None, (76.0, 86.7, 91.2)),
+            _row("DBA, k 10", "dba(k=10)", None, (76.9, 86.1, 91.9)),
+            _row("DBA, k 20", "dba(k=20)", None, (78.1, 87.0, 92.0)),
+            _row("DBA, k 40", "dba(k=40)", None, (79.2, 86.7, 91.7)),
         ),
     ),
     "table6": Table(
         "Table 6, re-ranking",
         (
-            Row("baseline", "none", None, (72.4, 87.9, 91.4)),
-            Row("DEx", "dex", None, (78.4, 93.3, 94.7)),
-            Row("DBA", "dba", None, (76.9, 86.1, 91.9)),
-            Row("k-reciprocal", "k_reciprocal", None, (80.4, 91.8, 93.9)),
-            Row("diffusion", "diffusion", None, (82.2, 92.2, 93.6)),
-            Row("tracklet", "tracklet", None, (76.7, 87.9, 88.0)),
-            Row("DEx + DBA", "dex,dba", None, (81.8, 89.6, 94.1)),
-            Row("DEx + k-reciprocal", "dex,k_reciprocal", None, (82.5, 94.4, 95.2)),
-            Row("DEx + diffusion", "dex,diffusion", None, (84.3, 94.4, 95.4)),
-            Row(
+            _row("baseline", "none", None, (72.4, 87.9, 91.4)),
+            _row("DEx", "dex", None, (78.4, 93.3, 94.7)),
+            _row("DBA", "dba", None, (76.9, 86.1, 91.9)),
+            _row("k-reciprocal", "k_reciprocal", None, (80.4, 91.8, 93.9)),
+            _row("diffusion", "diffusion", None, (82.2, 92.2, 93.6)),
+            _row("tracklet", "tracklet", None, (76.7, 87.9, 88.0)),
+            _row("DEx + DBA", "dex,dba", None, (81.8, 89.6, 94.1)),
+            _row("DEx + k-reciprocal", "dex,k_reciprocal", None, (82.5, 94.4, 95.2)),
+            _row("DEx + diffusion", "dex,diffusion", None, (84.3, 94.4, 95.4)),
+            _row(
                 "DEx + DBA + k-reciprocal",
                 "dex,dba,k_reciprocal",
                 None,
                 (83.7, 88.6, 94.0),
             ),
-            Row("DEx + DBA + diffusion", "dex,dba,diffusion", None, (85.0, 92.6, 94.7)),
+            _row(
+                "DEx + DBA + diffusion", "dex,dba,diffusion", None, (85.0, 92.6, 94.7)
+            ),
         ),
     ),
 }
@@ -119,14 +136,17 @@ TABLES = {
 def rows_for(rerank: str) -> Table:
     """Returns the table of that name, or the baseline and the chain itself.
 
+    Raises:
+        ValueError: neither a table nor a chain; see `dex_jax.rerank.parse`.
+
     Example:
-        >>> [row.chain for row in rows_for("dex,dba").rows]
-        ['none', 'dex,dba']
+        >>> [row.pipeline for row in rows_for("dex, dba").rows]
+        [none, dex,dba]
     """
     if rerank in TABLES:
         return TABLES[rerank]
-    rerank = rerank.strip()
-    baseline = Row("baseline", "none")
-    if rerank == "none":
+    pipeline = parse(rerank)
+    baseline = Row("baseline", chain())
+    if not pipeline.steps:
         return Table("Cosine similarity", (baseline,))
-    return Table("Re-ranking", (baseline, Row(rerank, rerank)))
+    return Table("Re-ranking", (baseline, Row(str(pipeline), pipeline)))

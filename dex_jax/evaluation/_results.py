@@ -24,7 +24,7 @@ from dex_jax.evaluation._statistics import (
 )
 from dex_jax.evaluation._units import by_tracklet
 from dex_jax.evaluation._verification import Verification, verify
-from dex_jax.rerank import Embeddings, Graphs, Ranking, parse, top_k
+from dex_jax.rerank import Embeddings, NeighborCache, Pipeline, Ranking, top_k
 
 # Ranks that are kept of every list: what a submission holds.
 KEPT = 100
@@ -124,7 +124,7 @@ def run_row(
     row: Row,
     protocol: Protocol,
     *,
-    graphs: Graphs | None = None,
+    cache: NeighborCache | None = None,
 ) -> Result:
     """Re-ranks the gallery for every query and scores the lists (section 4.2).
 
@@ -132,16 +132,16 @@ def run_row(
         file: Q queries and G gallery images.
         row: which chain.
         protocol: how it is scored.
-        graphs: neighbour graphs shared with the other rows; see `shared_graphs`.
+        cache: neighbour graphs shared with the other rows; see `shared_cache`.
 
     Returns:
         A `Result`; without identities in the file, ranks alone.
 
     Raises:
-        ValueError: an unknown step, or an identity rule the file has no labels for.
+        ValueError: an identity rule the file has no labels for.
     """
     start = time.perf_counter()
-    ranked, best = rank_all(file, row.chain, graphs=graphs)
+    ranked, best = rank_all(file, row.pipeline, cache=cache)
     seconds = time.perf_counter() - start
     ids, scores = np.asarray(best.ids), np.asarray(best.scores)
     if protocol.gallery_unit == "tracklet":
@@ -167,24 +167,28 @@ def run_row(
         row, scored, None, ids, scores, seconds, verification, cameras, note
     )
     if protocol.draws > 1:
-        draws = (scored, *_score_further(file, row.chain, protocol))
+        draws = (scored, *_score_further(file, row.pipeline, protocol))
         result = replace(result, scored=mean_figures(draws), draws=draws)
     return replace(result, interval=mean_interval(*result.paired()))
 
 
 def score_chain(
-    file: EmbeddingFile, chain: str, protocol: Protocol, *, graphs: Graphs | None = None
+    file: EmbeddingFile,
+    pipeline: Pipeline,
+    protocol: Protocol,
+    *,
+    cache: NeighborCache | None = None,
 ) -> Scored:
     """Scores a chain, over all random galleries where the protocol repeats them."""
-    first = score(rank_all(file, chain, graphs=graphs)[0], file, protocol)
-    return mean_figures((first, *_score_further(file, chain, protocol)))
+    first = score(rank_all(file, pipeline, cache=cache)[0], file, protocol)
+    return mean_figures((first, *_score_further(file, pipeline, protocol)))
 
 
 def _score_further(
-    file: EmbeddingFile, chain: str, protocol: Protocol
+    file: EmbeddingFile, pipeline: Pipeline, protocol: Protocol
 ) -> Iterator[Scored]:
     for other in further_draws(file, protocol):
-        yield score(rank_all(other, chain)[0], other, protocol)
+        yield score(rank_all(other, pipeline)[0], other, protocol)
 
 
 def mean_figures(draws: Sequence[Scored]) -> Scored:
@@ -200,30 +204,26 @@ def mean_figures(draws: Sequence[Scored]) -> Scored:
     )
 
 
-def shared_graphs(file: EmbeddingFile, rows: Sequence[Row]) -> Graphs:
+def shared_cache(file: EmbeddingFile, rows: Sequence[Row]) -> NeighborCache:
     """Returns graphs wide enough for all rows, for `run_row` of each."""
     size = len(file.gallery_names)
-    return Graphs(least=max(parse(row.chain).width(size) for row in rows))
+    return NeighborCache(least=max(row.pipeline.width(size) for row in rows))
 
 
 def rank_all(
-    file: EmbeddingFile, chain: str, *, graphs: Graphs | None = None
+    file: EmbeddingFile, pipeline: Pipeline, *, cache: NeighborCache | None = None
 ) -> tuple[np.ndarray | Ranking, Ranking]:
     """Runs a chain on a file.
 
     Args:
         file: Q queries and G gallery images; an image without tracklet stands alone.
-        chain: as `dex_jax.rerank.parse` reads it.
-        graphs: neighbour graphs shared with other chains.
+        pipeline: the chain.
+        cache: neighbour graphs shared with other chains.
 
     Returns:
         Scores `[Q, G]` on the host, or the first 1000 ranks where those would not fit;
         and the first 100 ranks.
-
-    Raises:
-        ValueError: an unknown step or option.
     """
-    pipeline = parse(chain)
     embeddings = Embeddings(
         jnp.asarray(file.query_features),
         jnp.asarray(file.gallery_features),
@@ -232,16 +232,16 @@ def rank_all(
     num_gallery = len(file.gallery_names)
     kept = min(KEPT, num_gallery)
     if len(file.query_names) * num_gallery <= _DENSE_LIMIT:
-        scores = pipeline(embeddings, graphs=graphs)
+        scores = pipeline(embeddings, cache=cache)
         return np.asarray(scores), top_k(scores, k=kept)
-    ranking = pipeline(embeddings, top=min(_LONG_LIST, num_gallery), graphs=graphs)
+    ranking = pipeline(embeddings, top=min(_LONG_LIST, num_gallery), cache=cache)
     return ranking, Ranking(ranking.ids[:, :kept], ranking.scores[:, :kept])
 
 
 def tracklet_notes(file: EmbeddingFile, rows: Sequence[Row]) -> list[str]:
     """Says what steps that read tracklets do where there are none."""
     tracklets = file.gallery_tracklets
-    using = [r.label for r in rows if "dex" in r.chain or "tracklet" in r.chain]
+    using = any(step.needs_tracklets for row in rows for step in row.pipeline.steps)
     if not using or (tracklets is not None and np.any(tracklets != -1)):
         return []
     return [

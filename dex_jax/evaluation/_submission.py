@@ -8,7 +8,7 @@ import numpy as np
 
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation._results import rank_all
-from dex_jax.rerank import Ranking
+from dex_jax.rerank import Pipeline, Ranking, chain, steps
 
 LENGTH = 100
 
@@ -47,27 +47,22 @@ def write_submission(path: str | os.PathLike, ids: np.ndarray, *, gallery: int) 
     os.replace(partial, path)
 
 
-def submit(path: str | os.PathLike, file: EmbeddingFile, chain: str) -> str:
+def submit(path: str | os.PathLike, file: EmbeddingFile, pipeline: Pipeline) -> str:
     """Re-ranks, pulls tracklets in, and writes the first images as the challenge wants.
 
     Args:
         path: where; replaced as a whole.
         file: Q queries and G gallery images.
-        chain: as `dex_jax.rerank.parse` reads it; a tracklet step is added at its end
-            where there is none.
+        pipeline: the chain; a tracklet step is added at its end where there is none.
 
     Returns:
         A line that says what was written.
-
-    Raises:
-        ValueError: an unknown step or option.
     """
-    names = [step.partition("(")[0].strip() for step in chain.split(",")]
-    steps = [] if chain == "none" else [chain]
-    pulled = chain if "tracklet" in names else ",".join([*steps, "tracklet"])
-    ids = np.asarray(rank_all(file, pulled)[1].ids)
+    if "tracklet" not in [step.name for step in pipeline.steps]:
+        pipeline = chain(*pipeline.steps, steps.tracklet())
+    ids = np.asarray(rank_all(file, pipeline)[1].ids)
     write_submission(path, ids, gallery=len(file.gallery_names))
-    return f"wrote {path}: {len(ids)} lines, chain {pulled}"
+    return f"wrote {path}: {len(ids)} lines, chain {pipeline}"
 
 
 def read_submission(path: str | os.PathLike, *, queries: int, gallery: int) -> Ranking:

@@ -11,7 +11,14 @@ from jax import lax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dex_jax._checks import is_concrete
-from dex_jax.neighbors._lists import Neighbors, joined, no_neighbors
+from dex_jax.neighbors._blocks import repeat
+from dex_jax.neighbors._duplicates import (
+    Duplicates,
+    find_duplicates,
+    fingerprints,
+    spread,
+)
+from dex_jax.neighbors._lists import NeighborLists, Neighbors, joined, no_lists
 from dex_jax.neighbors._tiles import search_tiles
 
 
@@ -88,6 +95,20 @@ def gather_lists(lists: Neighbors, shards: RowShards | None, k: int) -> Neighbor
     return joined(ids, scores, k)
 
 
+def all_fingerprints(
+    rows: jax.Array, shards: RowShards | None
+) -> tuple[jax.Array, ...]:
+    """Fingerprints `[N]` of all rows, whole on every device."""
+
+    def part(own: jax.Array, _: None) -> tuple[jax.Array, ...]:
+        words = fingerprints(own)
+        if shards is None:
+            return words
+        return tuple(lax.all_gather(w, shards.axes, tiled=True) for w in words)
+
+    return on_parts(part, shards, join=None)(rows, None)
+
+
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision"))
 def search_shards(
     queries: jax.Array,
@@ -99,23 +120,30 @@ def search_shards(
     precision: str,
 ) -> Neighbors:
     """Searches each part for all queries, then gathers and merges lists of `k`."""
+    equal = find_duplicates(all_fingerprints(database, shards), valid)
 
-    def local(part: tuple[jax.Array, jax.Array], queries: jax.Array) -> Neighbors:
-        rows, valid = part
+    def local(
+        part: tuple[jax.Array, jax.Array], whole: tuple[jax.Array, Duplicates]
+    ) -> Neighbors:
+        (rows, legal), (queries, equal) = part, whole
         N = rows.shape[0]
-        found, _ = search_tiles(
+        found = search_tiles(
             queries,
             rows,
+            legal,
             k=min(k, N),
-            valid=valid,
             precision=precision,
-            offset=part_start(shards, N),
+            first=part_start(shards, N),
         )
-        return gather_lists(found, shards, k)
+        return spread(gather_lists(found.first(k), shards, k), equal, k)
 
-    if valid is None:
-        valid = jnp.ones(database.shape[0], bool)
-    return on_parts(local, shards, join=None)((database, valid), queries)
+    legal = equal.leads if valid is None else equal.leads & valid
+    return on_parts(local, shards, join=None)((database, legal), (queries, equal))
+
+
+class _Ring(NamedTuple):
+    found: NeighborLists  # of this device's rows
+    guest: jax.Array  # [n, D], the part that is visiting
 
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision", "minimum"))
@@ -126,36 +154,36 @@ def self_search_shards(
     k: int,
     precision: str,
     minimum: bool,
-) -> tuple[Neighbors, jax.Array]:
+) -> NeighborLists:
     """Passes the parts around a ring; lists and minimum stay split like the rows."""
     parts = shards.parts
+    equal = find_duplicates(all_fingerprints(rows, shards))
 
-    def local(own: jax.Array, _: None) -> tuple[Neighbors, jax.Array]:
+    def local(own: jax.Array, equal: Duplicates) -> NeighborLists:
         N = own.shape[0]
         me = lax.axis_index(shards.axes)
+        ring = [((i + 1) % parts, i) for i in range(parts)]
 
-        def visit(turn: jax.Array, carry):
-            lists, lowest, guest = carry
+        def visit(turn: jax.Array, state: _Ring) -> _Ring:
             first = (me + turn) % parts * N
-            found, least = search_tiles(
+            found = search_tiles(
                 own,
-                guest,
+                state.guest,
+                lax.dynamic_slice_in_dim(equal.leads, first, N),
                 k=min(k, N),
                 precision=precision,
-                offset=first,
+                first=first,
                 minimum=minimum,
             )
-            ring = [((i + 1) % parts, i) for i in range(parts)]
-            return (
-                merge(lists, found, k=k),
-                jnp.minimum(lowest, least),
-                lax.ppermute(guest, shards.axes, ring),
-            )
+            lists = merge(state.found.first(k), found.first(k), k=k)
+            lowest = jnp.minimum(found.minimum, state.found.minimum)
+            guest = lax.ppermute(state.guest, shards.axes, ring)
+            return _Ring(NeighborLists(*lists, lowest), guest)
 
-        carry = (no_neighbors(N, k), jnp.full(N, jnp.inf), own)
-        return lax.fori_loop(0, parts, visit, carry)[:2]
+        found = repeat(parts, visit, _Ring(no_lists(N, k), own)).found
+        return NeighborLists(*spread(found.first(k), equal, k), found.minimum)
 
-    return on_parts(local, shards, join=0)(rows, None)
+    return on_parts(local, shards, join=0)(rows, equal)
 
 
 @functools.partial(jax.jit, static_argnames=("k",))

@@ -1,4 +1,4 @@
-"""The search: checks at its border, then the tiles, or the parts of a mesh."""
+"""The search: checks at its border, then tiles, whole rows, or the parts of a mesh."""
 
 import functools
 import warnings
@@ -11,16 +11,20 @@ from dex_jax._checks import (
     Count,
     check_choice,
     check_count,
+    check_queries,
     check_rows,
     check_same_width,
+    first_rows,
     is_concrete,
     unit_rows,
 )
-from dex_jax.neighbors._lists import Neighbors
+from dex_jax.neighbors._duplicates import find_duplicates, fingerprints, spread
+from dex_jax.neighbors._form import is_wide
+from dex_jax.neighbors._lists import NeighborLists, Neighbors
 from dex_jax.neighbors._mesh import row_shards, search_shards, self_search_shards
+from dex_jax.neighbors._products import PRECISIONS
+from dex_jax.neighbors._rows import search_rows
 from dex_jax.neighbors._tiles import search_tiles, self_search_tiles
-
-PRECISIONS = ("highest", "high", "default")
 
 
 def nearest_neighbors(
@@ -33,14 +37,22 @@ def nearest_neighbors(
 ) -> Neighbors:
     """Finds the `k` database rows of largest cosine similarity for each query.
 
+    Rows of the database that are equal bit by bit get equal cosines, so that the one of
+    lower index stands first: at every size, in every form and on every mesh. Cosines of
+    different rows are sums of D products, rounded; two that differ by less than about
+    1e-6 may stand in either order, and in another order where the shapes differ.
+
     Args:
-        queries: `[M, D]`, finite, any row length but zero.
+        queries: `[M, D]`, finite, any row length but zero. Other numbers of queries
+            reuse compiled programs: rows are padded inside, to 1, 8, 32, 64, 128, 256,
+            384, 512 and beyond that by an eighth at most.
         database: `[N, D]`, the same.
         k: neighbours wanted; beyond what there is: all there is, and one warning.
         exclude_self: `queries` is the database, and no row is its own neighbour.
-        precision: of the products: "highest" is full float32 everywhere; "high" and
-            "default" let accelerators use coarser arithmetic. Rounding inputs to TF32
-            or bfloat16 moved cosines by up to 5e-5 or 4e-4.
+        precision: of the products: "highest" is full float32 everywhere. On
+            accelerators "tf32x3" is three times TF32, as exact to 1e-6 and faster;
+            "high" and "default" let them use coarser arithmetic. Rounding inputs to
+            TF32 or bfloat16 moved cosines by up to 6e-5 or 4e-4.
 
     Returns:
         Neighbors of shape `[M, K]`, sorted; ties go to the lower index.
@@ -58,23 +70,26 @@ def nearest_neighbors(
     """
     # Each product serves two rows where a set is searched in itself.
     itself = queries is database
-    database = check_rows(database, "database")
-    queries = database if itself else check_rows(queries, "queries")
-    check_same_width(queries, database, "queries", "database")
     k = check_count(k, "k")
     check_choice(precision, "precision", PRECISIONS)
-    if exclude_self and not _same(queries, database):
-        raise ValueError(
-            "exclude_self: queries must be the database itself, got other rows of "
-            f"shape {queries.shape} for {database.shape}"
-        )
-    k = limit_k(k, database.shape[0] - int(exclude_self), "k")
-    if exclude_self:
-        found = self_lists(unit_rows(database), k=k + 1, precision=precision)
-        return _without_self(found)
-    if itself:
-        return self_lists(unit_rows(database), k=k, precision=precision)
-    return search(unit_rows(queries), unit_rows(database), k=k, precision=precision)
+    database = check_rows(database, "database")
+    if itself or exclude_self:
+        queries = database if itself else check_rows(queries, "queries")
+        check_same_width(queries, database, "queries", "database")
+        if exclude_self and not _same(queries, database):
+            raise ValueError(
+                "exclude_self: queries must be the database itself, got other rows of "
+                f"shape {queries.shape} for {database.shape}"
+            )
+        k = limit_k(k, database.shape[0] - int(exclude_self), "k")
+        rows = unit_rows(database)
+        found = self_lists(rows, k=k + int(exclude_self), precision=precision)
+        return _without_self(found) if exclude_self else found
+    queries, count = check_queries(queries, "queries")
+    check_same_width(queries, database, "queries", "database")
+    k = limit_k(k, database.shape[0], "k")
+    found = search(unit_rows(queries), unit_rows(database), k=k, precision=precision)
+    return first_rows(found, count)
 
 
 def _same(a: jax.Array, b: jax.Array) -> bool:
@@ -147,37 +162,63 @@ def _search(
     k: int,
     precision: str,
 ) -> Neighbors:
-    return search_tiles(queries, database, k=k, valid=valid, precision=precision)[0]
+    equal = find_duplicates(fingerprints(database), valid)
+    valid = jnp.ones(database.shape[0], bool) if valid is None else valid
+    if is_wide():
+        return search_rows(
+            queries, database, valid, k=k, source=equal.first, precision=precision
+        ).first(k)
+    legal = valid & equal.leads
+    found = search_tiles(queries, database, legal, k=k, precision=precision)
+    return spread(found.first(k), equal, k)
 
 
-def self_search(rows: jax.Array, *, k: int) -> tuple[Neighbors, jax.Array]:
-    """Finds each unit row's `k` nearest in its own set, the row itself counted.
+def self_search(rows: jax.Array, *, k: int) -> NeighborLists:
+    """Finds each unit row's `k` nearest in its own set `[N, D]`, itself counted.
 
-    Returns:
-        Neighbors `[N, K]` and the smallest cosine of each row over all rows `[N]`; both
-        split over devices like the rows.
+    Lists and the smallest cosine of each row are split over devices like the rows.
     """
     return _self_search(rows, k=k, precision="highest", minimum=True)
 
 
 def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:
-    """The lists of `self_search` alone: without two passes over all cosines."""
-    return _self_search(rows, k=k, precision=precision, minimum=False)[0]
+    """The lists of `self_search` alone: without a pass over all cosines."""
+    return _self_search(rows, k=k, precision=precision, minimum=False).first(k)
 
 
 def _self_search(
     rows: jax.Array, *, k: int, precision: str, minimum: bool
-) -> tuple[Neighbors, jax.Array]:
+) -> NeighborLists:
     shards = row_shards(rows)
     if shards is None:
-        return _self_tiles(rows, k=k, precision=precision, minimum=minimum)
+        return search_itself(rows, None, k=k, precision=precision, minimum=minimum)
     return self_search_shards(
         rows, shards=shards, k=k, precision=precision, minimum=minimum
     )
 
 
 @functools.partial(jax.jit, static_argnames=("k", "precision", "minimum"))
-def _self_tiles(
-    rows: jax.Array, *, k: int, precision: str, minimum: bool
-) -> tuple[Neighbors, jax.Array]:
-    return self_search_tiles(rows, k=k, precision=precision, minimum=minimum)
+def search_itself(
+    rows: jax.Array,
+    valid: jax.Array | None,
+    *,
+    k: int,
+    precision: str = "highest",
+    minimum: bool,
+) -> NeighborLists:
+    """Finds the `k` nearest `valid` rows of each unit row in a set on one device."""
+    equal = find_duplicates(fingerprints(rows), valid)
+    valid = jnp.ones(rows.shape[0], bool) if valid is None else valid
+    if is_wide():
+        return search_rows(
+            rows,
+            rows,
+            valid,
+            k=k,
+            source=equal.first,
+            precision=precision,
+            minimum=minimum,
+        )
+    legal = valid & equal.leads
+    found = self_search_tiles(rows, legal, k=k, precision=precision, minimum=minimum)
+    return NeighborLists(*spread(found.first(k), equal, k), found.minimum)

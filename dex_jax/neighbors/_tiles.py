@@ -1,308 +1,350 @@
-"""Tiled search kernels: products of blocks of rows, folded into running lists."""
+"""The search as CPUs want it: a walk over tiles of cosines that stay in the caches.
+
+One walk serves three searches. Its outer set is divided into blocks whose lists are
+finished one after another; the inner set runs by under each of them.
+
+- queries in a database: outer the queries, inner the database, which gets no lists;
+- a set in itself: both sides, of which the upper triangle of tiles is enough, since a
+  tile feeds the lists of its rows and those of its columns;
+- two sets in each other: outer the database, inner the queries, both with lists.
+
+Whatever reaches a list arrives by rising index. A mask says which rows may stand in
+lists: later ones of equal rows (`_duplicates`) are left out, and rows that pad a set,
+which repeat another. So neither can change the smallest cosine of a row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dex_jax.neighbors._bits import WORD
+from dex_jax.neighbors._blocks import Blocks, divide, repeat
+from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._lists import (
-    WORD,
     Lists,
+    NeighborLists,
     Neighbors,
+    Tile,
     empty_lists,
     finished,
     fold,
-    joined,
     just_below,
-    no_neighbors,
-    top,
+    no_lists,
 )
+from dex_jax.neighbors._products import cosines, square
+from dex_jax.neighbors._rows import WIDE_COSINES, search_rows, select
 
-# Up to so many cosines are one tile: lists folded tile by tile compile longer, which is
-# won back only over many. Larger searches go in tiles of `_TILE` queries and columns.
+# Up to so many cosines are one tile, and selected by `top_k`: lists that grow tile by
+# tile compile longer, which is won back only over many. Larger searches go in tiles of
+# `_TILE` rows and columns.
 _ONE_TILE = 2**23
 _TILE = (2048, 2048)
 # Blocks of a set searched in itself: enough that what of the diagonal is computed twice
 # does not count.
 _SELF_BLOCKS = 18
 _SELF_ROWS = (1024, 4096)
-# Strips in which a block is multiplied with itself: more would multiply less and copy
-# more.
-_STRIPS = 4
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One set of rows, as a walk sees it.
+
+    Attributes:
+        rows: `[M, D]` unit rows.
+        legal: `[M]` bool, which of them may stand in lists of the other side.
+        first: the index that lists give row 0.
+        blocks: how the rows are divided.
+        k: entries of the lists of this side.
+    """
+
+    rows: jax.Array
+    legal: jax.Array
+    first: int | jax.Array
+    blocks: Blocks
+    k: int
+
+    def tile(self, scores: jax.Array, i: jax.Array, *, axis: int) -> Tile:
+        """Scores whose columns along `axis` are the rows of block `i`."""
+        legal = self.blocks.take(self.legal, i) & self.blocks.fresh(i)
+        return Tile(scores, self.first + self.blocks.start(i), legal, axis)
+
+
+class _Walk(NamedTuple):
+    """What a walk carries from one outer block to the next."""
+
+    found: NeighborLists  # [M, k], lists of the outer rows, those that are finished
+    waiting: Lists | None  # [B, P, R], lists of the inner blocks, as far as they are
+
+
+class _Band(NamedTuple):
+    """What it carries along the inner blocks."""
+
+    own: Lists  # of the outer block
+    waiting: Lists | None
 
 
 def search_tiles(
     queries: jax.Array,
     database: jax.Array,
+    legal: jax.Array,
     *,
     k: int,
-    valid: jax.Array | None = None,
+    first: int | jax.Array = 0,
     precision: str = "highest",
-    offset: int | jax.Array = 0,
-    tile: tuple[int, int] | None = None,
     minimum: bool = False,
-) -> tuple[Neighbors, jax.Array]:
-    """Searches `database` `[N, D]` for queries `[M, D]`, in tiles of about `tile`.
+    tile: tuple[int, int] | None = None,
+) -> NeighborLists:
+    """Searches the `legal` rows of `database` `[N, D]` for queries `[M, D]`.
 
-    Rows that `valid` `[N]` leaves out come last, with the score -inf and any index.
-    `offset` is the index of the first row where the database is a part of a larger one.
-    Returns the lists `[M, K]` and the smallest cosine of each query `[M]`, infinity
-    unless `minimum` asks for it: that takes a pass over all cosines.
+    Args:
+        queries: `[M, D]` unit rows.
+        database: `[N, D]` unit rows.
+        legal: `[N]` bool. Where fewer than `k` are legal, lists end in -inf.
+        k: entries of a list.
+        first: the index that lists give row 0 of the database.
+        precision: of the products.
+        minimum: also the smallest cosine of each query: a pass over all.
+        tile: rows and columns of a tile, about.
     """
     M, N = queries.shape[0], database.shape[0]
     rows, columns = tile or ((M, N) if M * N <= _ONE_TILE else _TILE)
-    rows, columns = even(M, rows), _whole(even(N, columns), N)
+    if is_wide() or columns >= N:
+        return search_rows(
+            queries,
+            database,
+            legal,
+            k=k,
+            first=first,
+            precision=precision,
+            minimum=minimum,
+            cosines_held=WIDE_COSINES if is_wide() else rows * N,
+        )
+    outer = _Side(queries, jnp.ones(M, bool), 0, divide(M, rows), k)
+    inner = _Side(database, legal, first, divide(N, columns, multiple=WORD), 0)
 
-    def lower(least: jax.Array, scores: jax.Array) -> jax.Array:
-        return jnp.minimum(least, scores.min(axis=1)) if minimum else least
+    def begin(i: jax.Array, waiting: Lists | None) -> Lists:
+        return empty_lists(
+            outer.blocks.size, k, columns=inner.blocks.size, minimum=minimum
+        )
 
-    def block(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
-        found, lowest = carry
-        start = jnp.minimum(number * rows, M - rows)
-        own = lax.dynamic_slice_in_dim(queries, start, rows)
-
-        def along(j: jax.Array, carry: tuple[Lists, jax.Array]):
-            lists, least = carry
-            begin = jnp.minimum(j * columns, N - columns)
-            target = lax.dynamic_slice_in_dim(database, begin, columns)
-            scores = jnp.matmul(own, target.T, precision=precision)
-            least = lower(least, scores)
-            # The last block begins early: its first columns have been seen before.
-            legal = begin + jnp.arange(columns) >= j * columns
-            if valid is not None:
-                legal &= lax.dynamic_slice_in_dim(valid, begin, columns)
-            lists = fold(lists, scores, k=k, first=begin + offset, legal=legal)
-            return lists, least
-
-        if columns == N:
-            scores = jnp.matmul(own, database.T, precision=precision)
-            least = lower(jnp.full(rows, jnp.inf), scores)
-            if valid is not None:
-                scores = jnp.where(valid[None], scores, -jnp.inf)
-            best = top(scores, k)
-            best = best._replace(ids=best.ids + offset)
-        else:
-            fresh = empty_lists(rows, k, columns=columns), jnp.full(rows, jnp.inf)
-            lists, least = lax.fori_loop(0, -(-N // columns), along, fresh)
-            best = finished(lists, k)
-        lowest = lax.dynamic_update_slice_in_dim(lowest, least, start, 0)
-        return put_lists(found, best, start), lowest
-
-    first = no_neighbors(M, k), jnp.full(M, jnp.inf)
-    return lax.fori_loop(0, -(-M // rows), block, first)
+    return _walk(outer, inner, None, begin, _end(k), precision).found
 
 
 def self_search_tiles(
     rows: jax.Array,
+    legal: jax.Array,
     *,
     k: int,
     precision: str = "highest",
-    block: int | None = None,
     minimum: bool = False,
-) -> tuple[Neighbors, jax.Array]:
-    """Searches a set in itself, computing the cosine of each pair once.
+    block: int | None = None,
+) -> NeighborLists:
+    """Searches a set `[N, D]` in itself, computing the cosine of each pair once.
 
-    The upper triangle of tiles is walked row by row; a tile feeds the lists of its rows
-    and those of its columns. Whatever reaches a list so arrives by rising index.
-    Returns the lists `[N, K]` and the smallest cosine of each row `[N]`, as
-    `search_tiles` does.
+    Lists `[N, k]` hold `legal` rows alone, the row itself counted.
     """
     N = rows.shape[0]
-    if block is None and N * N <= _ONE_TILE:
-        return search_tiles(rows, rows, k=k, precision=precision, minimum=minimum)
     most = block or min(max(N // _SELF_BLOCKS, _SELF_ROWS[0]), _SELF_ROWS[1])
-    size = _whole(even(N, most), N)
-    blocks = -(-N // size)
-    if blocks == 1:
-        return search_tiles(rows, rows, k=k, precision=precision, minimum=minimum)
-
-    def begin(number: jax.Array) -> jax.Array:
-        # The last block begins early: it shares its first rows with the one before.
-        return jnp.minimum(number * size, N - size)
-
-    def take(number: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(rows, begin(number), size)
-
-    def fresh(number: jax.Array) -> jax.Array:
-        return begin(number) + jnp.arange(size) >= number * size
-
-    def band(i: jax.Array, carry):
-        # Lists are worked on apart from the others: as one array they would be copied.
-        own, (lists, lowest) = take(i), carry
-
-        def tile(j: jax.Array, carry):
-            mine, lists, lowest = carry
-            scores = jnp.matmul(own, take(j).T, precision=precision)
-            mine = fold(mine, scores, k=k, first=begin(j), legal=fresh(j))
-            theirs = fold(
-                _get(lists, j), scores, k=k, first=begin(i), legal=fresh(i), turned=True
-            )
-            if minimum:
-                lowest = lowest.at[i].min(scores.min(axis=1))
-                lowest = lowest.at[j].min(scores.min(axis=0))
-            return mine, _set(lists, theirs, j), lowest
-
-        # The diagonal feeds its rows alone.
-        scores = square(own, precision)
-        mine = fold(_get(lists, i), scores, k=k, first=begin(i), legal=fresh(i))
-        if minimum:
-            lowest = lowest.at[i].min(scores.min(axis=1))
-        mine, lists, lowest = lax.fori_loop(i + 1, blocks, tile, (mine, lists, lowest))
-        return _set(lists, mine, i), lowest
-
-    carry = (
-        _stacked(blocks, empty_lists(size, k, columns=size)),
-        jnp.full((blocks, size), jnp.inf),
+    blocks = divide(N, most, multiple=WORD)
+    if blocks.number == 1 or (block is None and N * N <= _ONE_TILE):
+        return search_tiles(
+            rows,
+            rows,
+            legal,
+            k=k,
+            precision=precision,
+            minimum=minimum,
+            tile=(N, N),
+        )
+    side = _Side(rows, legal, 0, blocks, k)
+    waiting = _stacked(
+        blocks.number,
+        empty_lists(blocks.size, k, columns=blocks.size, minimum=minimum),
     )
-    lists, lowest = lax.fori_loop(0, blocks, band, carry)
-    return _collected(lists, lowest, N, k)
+
+    def begin(i: jax.Array, waiting: Lists | None) -> Lists:
+        return _get(waiting, i)
+
+    return _walk(
+        side,
+        side,
+        waiting,
+        begin,
+        _end(k),
+        precision,
+        triangle=True,
+    ).found
+
+
+class Joint(NamedTuple):
+    """What `joint_search_tiles` finds."""
+
+    queries: NeighborLists  # [M, K] over the legal rows of the database
+    database: NeighborLists  # [N, K'] over the queries and the known lists
 
 
 def joint_search_tiles(
     queries: jax.Array,
     database: jax.Array,
     known: Neighbors,
+    legal: tuple[jax.Array, jax.Array],
+    admit: Callable[[Neighbors, Neighbors], Neighbors],
     *,
     k: int,
-    offset: int | jax.Array = 0,
+    first: int | jax.Array,
     tile: tuple[int, int] | None = None,
-) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
+) -> Joint:
     """Lets queries `[M, D]` and a database `[N, D]` into each other's lists.
 
-    Each cosine is computed once. The database's `known` lists `[N, L]` of itself take
-    in only queries that are better than their last entry, hardly any of them, which
-    makes that direction cost next to nothing. Indices are those of a pool of the
-    queries followed by the database, of which `offset` rows stand before these.
-    Returns the queries' lists `[M, K]` over the database alone and the smallest cosine
-    of each query `[M]`, then the database's lists `[N, K']` over the queries and the
-    `known` ones, and the smallest cosine of each of its rows with a query `[N]`.
+    Each cosine is computed once. The database's lists of itself are `known`; of the
+    queries only those that beat the last entry of such a list can enter it, few of
+    them, which makes that direction cost next to nothing.
+
+    Args:
+        queries: `[M, D]` unit rows, numbered from 0.
+        database: `[N, D]` unit rows.
+        known: lists `[N, L]` of each row of the database over its own set.
+        legal: which queries `[M]` and which rows of the database `[N]` may stand in
+            lists of the other side.
+        admit: from the best queries `[R, K]` of some rows and their known lists to
+            their lists over both.
+        k: entries of a list.
+        first: the index that lists give row 0 of the database.
+        tile: queries and rows of the database in a tile, about.
     """
     known = Neighbors(known.ids[:, :k], known.scores[:, :k])
     M, N, L = queries.shape[0], database.shape[0], known.ids.shape[1]
     there, back, width = min(k, N), min(k, M), min(k, M + L)
-    ahead = M + offset
-
-    def with_known(found: Neighbors, own: Neighbors) -> Neighbors:
-        # Queries stand first in the pool, so of equals they come first.
-        ids = jnp.concatenate([found.ids, own.ids + M], axis=1)
-        scores = jnp.concatenate([found.scores, own.scores], axis=1)
-        return joined(ids, scores, width)
-
-    if tile is None and M * N <= _ONE_TILE:
-        scores = jnp.matmul(queries, database.T, precision="highest")
-        found = top(scores, there)
-        found = found._replace(ids=found.ids + ahead)
-        admitted = with_known(top(scores.T, back), known)
-        return (found, scores.min(axis=1)), (admitted, scores.min(axis=0))
+    if tile is None and (WIDE_COSINES if is_wide() else _ONE_TILE) >= M * N:
+        scores = cosines(queries, database)
+        found = _selected(scores, legal[1], there)
+        theirs = _selected(scores.T, legal[0], back)
+        both = admit(theirs.first(back), known)
+        return Joint(
+            found._replace(ids=found.ids + first),
+            NeighborLists(both.ids, both.scores, theirs.minimum),
+        )
     rows, columns = tile or _TILE
-    rows, columns = _whole(even(M, rows), M), _whole(even(N, columns), N)
-
-    def along(j: jax.Array, carry):
-        begin = jnp.minimum(j * columns, N - columns)
-        target = lax.dynamic_slice_in_dim(database, begin, columns)
-        own = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, begin, columns), known)
-        # The last blocks begin early: what they share has been seen before.
-        legal = begin + jnp.arange(columns) >= j * columns
-
-        def block(i: jax.Array, carry):
-            lists, lowest, theirs, low = carry
-            start = jnp.minimum(i * rows, M - rows)
-            some = lax.dynamic_slice_in_dim(queries, start, rows)
-            scores = jnp.matmul(some, target.T, precision="highest")
-            mine = fold(
-                _get(lists, i), scores, k=there, first=begin + ahead, legal=legal
-            )
-            fresh = start + jnp.arange(rows) >= i * rows
-            theirs = fold(theirs, scores, k=back, first=start, legal=fresh, turned=True)
-            lowest = lowest.at[i].min(scores.min(axis=1))
-            low = jnp.minimum(low, scores.min(axis=0))
-            return _set(lists, mine, i), lowest, theirs, low
-
-        lists, lowest, admitted, lowest_own = carry
-        theirs = empty_lists(columns, back, columns=rows)
-        if k == L:
-            # Just below: a query that equals the last entry stands before it.
-            theirs = theirs._replace(last=just_below(own.scores[:, -1]))
-        carry = lists, lowest, theirs, jnp.full(columns, jnp.inf)
-        lists, lowest, theirs, low = lax.fori_loop(0, -(-M // rows), block, carry)
-        best = with_known(finished(theirs, back), own)
-        admitted = put_lists(admitted, best, begin)
-        lowest_own = lax.dynamic_update_slice_in_dim(lowest_own, low, begin, 0)
-        return lists, lowest, admitted, lowest_own
-
-    blocks = -(-M // rows)
-    carry = (
-        _stacked(blocks, empty_lists(rows, there, columns=columns)),
-        jnp.full((blocks, rows), jnp.inf),
-        no_neighbors(N, width),
-        jnp.full(N, jnp.inf),
+    outer = _Side(database, legal[1], first, divide(N, columns, multiple=WORD), back)
+    inner = _Side(queries, legal[0], 0, divide(M, rows, multiple=WORD), there)
+    fresh = empty_lists(
+        outer.blocks.size, back, columns=inner.blocks.size, minimum=True
     )
-    lists, lowest, admitted, lowest_own = lax.fori_loop(
-        0, -(-N // columns), along, carry
+    waiting = empty_lists(
+        inner.blocks.size, there, columns=outer.blocks.size, minimum=True
     )
-    return _collected(lists, lowest, M, there), (admitted, lowest_own)
+
+    def begin(i: jax.Array, waiting: Lists | None) -> Lists:
+        if k > L:
+            return fresh
+        last = outer.blocks.take(known.scores[:, -1], i)
+        return fresh._replace(last=just_below(last))
+
+    def end(i: jax.Array, lists: Lists) -> NeighborLists:
+        found = finished(lists, back)
+        both = admit(found.first(back), outer.blocks.take(known, i))
+        return NeighborLists(both.ids, both.scores, found.minimum)
+
+    state = _walk(
+        outer,
+        inner,
+        _stacked(inner.blocks.number, waiting),
+        begin,
+        end,
+        "highest",
+        width=width,
+    )
+    return Joint(_collected(state.waiting, inner.blocks, there), state.found)
 
 
-def square(rows: jax.Array, precision: str) -> jax.Array:
-    """Cosines of a block with itself `[R, R]`, most of them computed once."""
-    R = rows.shape[0]
-    size = -(-R // _STRIPS)
-    scores = jnp.zeros((R, R), rows.dtype)
-    for start in range(0, R, size):
-        end = min(start + size, R)
-        strip = jnp.matmul(rows[start:end], rows[start:].T, precision=precision)
-        scores = lax.dynamic_update_slice(scores, strip, (start, start))
-        mirrored = strip[:, end - start :].T
-        scores = lax.dynamic_update_slice(scores, mirrored, (end, start))
-    return scores
+def _selected(scores: jax.Array, legal: jax.Array, k: int) -> NeighborLists:
+    return NeighborLists(*select(scores, legal, k), scores.min(axis=1))
+
+
+def _walk(
+    outer: _Side,
+    inner: _Side,
+    waiting: Lists | None,
+    begin: Callable[[jax.Array, Lists | None], Lists],
+    end: Callable[[jax.Array, Lists], NeighborLists],
+    precision: str,
+    *,
+    triangle: bool = False,
+    width: int | None = None,
+) -> _Walk:
+    """Walks over all tiles, or with `triangle` over those on and right of the diagonal.
+
+    Args:
+        outer: its lists are finished one block after another.
+        inner: runs by under every outer block.
+        waiting: lists of all inner blocks, stacked; None if this side has none.
+        begin: the lists with which outer block `i` begins.
+        end: what is written of the lists of outer block `i`.
+        precision: of the products.
+        triangle: both sides are one set.
+        width: entries that `end` returns; those of the lists if None.
+    """
+
+    def band(i: jax.Array, walk: _Walk) -> _Walk:
+        own_rows = outer.blocks.take(outer.rows, i)
+        # The lists of one block are worked on apart from the others: as a part of the
+        # whole they would be copied with every write.
+        own = begin(i, walk.waiting)
+        if triangle:  # a block with itself feeds its rows alone
+            scores = square(own_rows, precision)
+            own = fold(own, outer.tile(scores, i, axis=1), k=outer.k)
+
+        def one_tile(j: jax.Array, state: _Band) -> _Band:
+            scores = cosines(own_rows, inner.blocks.take(inner.rows, j), precision)
+            own = fold(state.own, inner.tile(scores, j, axis=1), k=outer.k)
+            if state.waiting is None:
+                return _Band(own, None)
+            theirs = _get(state.waiting, j)
+            theirs = fold(theirs, outer.tile(scores, i, axis=0), k=inner.k)
+            return _Band(own, _set(state.waiting, theirs, j))
+
+        start = i + 1 if triangle else jnp.int32(0)
+        own, waiting = lax.fori_loop(
+            start, jnp.int32(inner.blocks.number), one_tile, _Band(own, walk.waiting)
+        )
+        return _Walk(outer.blocks.put(walk.found, end(i, own), i), waiting)
+
+    M, k = outer.blocks.rows, outer.k if width is None else width
+    return repeat(outer.blocks.number, band, _Walk(no_lists(M, k), waiting))
+
+
+def _end(k: int) -> Callable[[jax.Array, Lists], NeighborLists]:
+    return lambda i, lists: finished(lists, k)
+
+
+def _collected(lists: Lists | None, blocks: Blocks, k: int) -> NeighborLists:
+    """Sorts the lists of stacked blocks."""
+    if lists is None:
+        raise TypeError("this side of the walk has no lists")
+
+    def one(i: jax.Array, found: NeighborLists) -> NeighborLists:
+        return blocks.put(found, finished(_get(lists, i), k), i)
+
+    return repeat(blocks.number, one, no_lists(blocks.rows, k))
 
 
 def _stacked(blocks: int, lists: Lists) -> Lists:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (blocks, *x.shape)), lists)
 
 
-def _collected(
-    lists: Lists, lowest: jax.Array, rows: int, k: int
-) -> tuple[Neighbors, jax.Array]:
-    """Sorts the lists of stacked blocks, of which the last begins early."""
-    blocks, size = lowest.shape
-
-    def gather(number: jax.Array, carry: tuple[Neighbors, jax.Array]):
-        found, least = carry
-        start = jnp.minimum(number * size, rows - size)
-        least = lax.dynamic_update_slice_in_dim(least, lowest[number], start, 0)
-        return put_lists(found, finished(_get(lists, number), k), start), least
-
-    first = no_neighbors(rows, k), jnp.full(rows, jnp.inf)
-    return lax.fori_loop(0, blocks, gather, first)
+def _get(lists: Lists | None, i: jax.Array) -> Lists:
+    if lists is None:
+        raise TypeError("this side of the walk has no lists")
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), lists)
 
 
-def _get(lists: Lists, number: jax.Array) -> Lists:
+def _set(lists: Lists, block: Lists, i: jax.Array) -> Lists:
     return jax.tree.map(
-        lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), lists
-    )
-
-
-def _set(lists: Lists, block: Lists, number: jax.Array) -> Lists:
-    return jax.tree.map(
-        lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, number, 0),
+        lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, i, 0),
         lists,
         block,
     )
-
-
-def put_lists(lists: Neighbors, block: Neighbors, start: jax.Array) -> Neighbors:
-    """Writes the lists of a block of rows that begins at `start`."""
-    return Neighbors(
-        lax.dynamic_update_slice_in_dim(lists.ids, block.ids, start, 0),
-        lax.dynamic_update_slice_in_dim(lists.scores, block.scores, start, 0),
-    )
-
-
-def even(rows: int, most: int) -> int:
-    """The size of equal blocks of at most `most` rows."""
-    return -(-rows // -(-rows // most))
-
-
-def _whole(rows: int, most: int) -> int:
-    """Rounds a block's rows up to whole words of marks, if it then still fits."""
-    return min(-(-rows // WORD) * WORD, most)

@@ -175,7 +175,7 @@ def sweep_figure(swept: Swept) -> "Figure":
         figure = new_figure(6, 4)
         axes = figure.add_subplot()
         first, *rest = swept.grid.axes
-        axes.set_title(f"mAP of {swept.grid.chain}")
+        axes.set_title(f"mAP of {swept.grid.pipeline}")
         if not rest:
             axes.plot(first.values, 100 * swept.mean_ap, "o-", color=HUES[0])
             axes.set(xlabel=first.name, ylabel="mAP, %")

@@ -65,7 +65,7 @@ def sweep_table(swept: Swept) -> ScreenTable:
     """Lays the grid of a sweep out for the terminal; the best cell is bold."""
     first, *rest = swept.grid.axes
     columns = [f"{v:g}" for v in rest[0].values] if rest else ["mAP"]
-    table = ScreenTable(title=f"mAP of {swept.grid.chain}", title_justify="left")
+    table = ScreenTable(title=f"mAP of {swept.grid.pipeline}", title_justify="left")
     heads = " / ".join(axis.name for axis in swept.grid.axes)
     table.add_column(heads)
     for column in columns:

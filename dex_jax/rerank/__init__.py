@@ -1,6 +1,7 @@
 """Re-ranking steps of Dual Embedding Expansion and their composition."""
 
 from dex_jax.rerank import steps
+from dex_jax.rerank._cache import NeighborCache
 from dex_jax.rerank._chain import Pipeline, chain
 from dex_jax.rerank._database_augmentation import database_augmentation
 from dex_jax.rerank._diffusion import diffusion
@@ -12,7 +13,6 @@ from dex_jax.rerank._fusion import (
     same_camera_penalty,
     side_distance_bias,
 )
-from dex_jax.rerank._graphs import Graphs
 from dex_jax.rerank._k_reciprocal import k_reciprocal
 from dex_jax.rerank._k_reciprocal_tracklets import tracklet_k_reciprocal
 from dex_jax.rerank._parse import parse
@@ -25,7 +25,7 @@ from dex_jax.rerank._tracklets import tracklet_means, tracklet_pull_in
 
 __all__ = [
     "Embeddings",
-    "Graphs",
+    "NeighborCache",
     "Pipeline",
     "Ranking",
     "alpha_query_expansion",

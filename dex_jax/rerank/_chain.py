@@ -1,25 +1,29 @@
 """Chains of steps: which orders make sense, and what is computed only once."""
 
-from collections.abc import Sequence
+import difflib
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import jax
 
-from dex_jax._checks import check_count
+from dex_jax._checks import check_count, first_rows
+from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import limit_k
 from dex_jax.rerank import steps
+from dex_jax.rerank._cache import NeighborCache
 from dex_jax.rerank._embeddings import Embeddings, Ranking
-from dex_jax.rerank._graphs import Graphs
 from dex_jax.rerank._kinds import (
     Expand,
-    Graph,
     Rank,
     Refine,
     State,
     Step,
     read_state,
 )
+from dex_jax.rerank._scan import all_scores, best_scores
 
 _ORDER = (
     "expand steps (aqe, alpha_qe, dex, dba, tracklet_means) first, then at most one "
@@ -32,10 +36,17 @@ _ORDER = (
 class Pipeline:
     """A chain of steps in a sensible order; made by `chain` or `parse`.
 
+    Shown as the text that `parse` reads: options that differ from the defaults, `none`
+    for a chain without steps, `name(...)` for a step with arrays or traced values.
+
     Attributes:
         expand: steps that change embeddings.
         rank: the step that scores.
         refine: steps that change scores.
+
+    Example:
+        >>> chain(steps.dex(k=10, alpha=2.0), steps.dba(), steps.tracklet())
+        dex(k=10),dba,tracklet
     """
 
     expand: tuple[Expand, ...]
@@ -48,25 +59,25 @@ class Pipeline:
         embeddings: Embeddings,
         *,
         top: None = None,
-        graphs: Graphs | None = None,
+        cache: NeighborCache | None = None,
     ) -> jax.Array: ...
     @overload
     def __call__(
-        self, embeddings: Embeddings, *, top: int, graphs: Graphs | None = None
+        self, embeddings: Embeddings, *, top: int, cache: NeighborCache | None = None
     ) -> Ranking: ...
     def __call__(
         self,
         embeddings: Embeddings,
         *,
         top: int | None = None,
-        graphs: Graphs | None = None,
+        cache: NeighborCache | None = None,
     ) -> jax.Array | Ranking:
         """Runs the chain.
 
         Args:
             embeddings: queries, gallery and, where a step needs them, tracklet ids.
             top: images to keep for each query; all scores if None.
-            graphs: neighbour graphs shared with other chains on this gallery.
+            cache: neighbour lists shared with other chains on this gallery.
 
         Returns:
             Scores `[Q, G]`; with `top` a Ranking `[Q, top]`, made in memory
@@ -84,19 +95,72 @@ class Pipeline:
         state = read_state(embeddings, users)
         for step in self.refine:
             step.check_sizes(state)
-        state, graph = self._expanded(state, graphs or Graphs())
+        state, lists = self._expanded(state, cache or NeighborCache())
         if top is None:
-            scores = self.rank.scores(state, graph)
-            for step in self.refine:
-                scores = step.scores(scores, state)
-            return scores
-        top = limit_k(top, state.gallery.shape[0], "top")
-        tiles = tuple(step.tile for step in self.refine if step.tile is not None)
-        ranking = self.rank.ranking(state, graph, top, tiles)
+            found = self._scores(state, lists)
+        else:
+            top = limit_k(top, state.pair.gallery.shape[0], "top")
+            found = self._ranking(state, lists, top)
+        return first_rows(found, state.pair.number)
+
+    def _scores(self, state: State, lists: NeighborLists | None) -> jax.Array:
+        scores = self.rank.scan(state, lists, all_scores)
+        for step in self.refine:
+            scores = step.apply(scores, state)
+        return scores
+
+    def _ranking(self, state: State, lists: NeighborLists | None, top: int) -> Ranking:
+        """Changes tiles of the scores by pairwise steps, then the best by the rest."""
+        rows = state.pair.query.shape[0]
+        changes = [step.pairwise for step in self.refine if step.pairwise is not None]
+        adjust = tuple(change.adjust(rows) for change in changes)
+        keep = functools.partial(best_scores, adjust=adjust, top=top)
+        ranking = self.rank.scan(state, lists, keep)
         for step in self.refine:
             if step.ranking is not None:
                 ranking = step.ranking(ranking, state)
         return ranking
+
+    def __repr__(self) -> str:
+        return ",".join(map(repr, self.steps)) or "none"
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in their order; plain cosine, the default, is left out."""
+        rank = () if self.rank.name == "cosine" else (self.rank,)
+        return (*self.expand, *rank, *self.refine)
+
+    def with_option(
+        self, step: str, option: str, value: object, *, replace: bool = True
+    ) -> "Pipeline":
+        """Makes a step anew with one option changed.
+
+        Args:
+            step: its name; of several steps of one name the first is meant.
+            option: as in `dex_jax.rerank.steps`.
+            value: what the option becomes.
+            replace: whether an option that differs from its default changes too.
+
+        Returns:
+            The pipeline with that step in the place of the other.
+
+        Raises:
+            ValueError: no such step, or an option or value that it refuses.
+
+        Example:
+            >>> chain(steps.dex(k=5), steps.dba()).with_option("dex", "k", 10)
+            dex(k=10),dba
+        """
+        links = list(self.steps)
+        names = [link.name for link in links]
+        if step not in names:
+            raise ValueError(f"{step!r} is not a step of '{self}'")
+        at = names.index(step)
+        options = dict(links[at].options)
+        if option in options and not replace:
+            return self
+        links[at] = make_step(step, {**options, option: value})
+        return chain(*links)
 
     def width(self, size: int) -> int:
         """The widest neighbour lists that any step reads of `size` images."""
@@ -106,30 +170,33 @@ class Pipeline:
         """With `top`, tiles of scores are changed before the best are kept."""
         kept = False
         for step in self.refine:
-            if kept and step.tile is not None:
+            if kept and step.pairwise is not None:
                 raise ValueError(
                     f"top: {step.name} needs all scores, it cannot follow tracklet; "
                     "put it in front, or leave top out and pass the scores to top_k"
                 )
-            kept = kept or step.tile is None
+            kept = kept or step.pairwise is None
 
-    def _expanded(self, state: State, graphs: Graphs) -> tuple[State, Graph | None]:
-        """Runs the expand steps; returns the graph that the rank step reads.
+    def _expanded(
+        self, state: State, cache: NeighborCache
+    ) -> tuple[State, NeighborLists | None]:
+        """Runs the expand steps; returns the gallery's lists for the rank step.
 
-        One graph serves each stretch over which the gallery stays as it is, wide enough
+        The lists serve each stretch over which the gallery stays as it is, wide enough
         for its most demanding step: the first k of a longer list are the list of k.
         """
-        readers, size = (*self.expand, self.rank), state.gallery.shape[0]
-        graph = None
+        readers, size = (*self.expand, self.rank), state.pair.gallery.shape[0]
+        lists = None
         for place, step in enumerate(self.expand):
-            if graph is None and step.width(size):
-                graph = graphs.build(state.gallery, _width(readers[place:], size))
-            state = step.apply(state, graph)
+            if lists is None and step.width(size):
+                width = _width(readers[place:], size)
+                lists = cache.lists(state.pair.gallery, width)
+            state = step.apply(state, lists)
             if step.changes_gallery:
-                graph = None
-        if graph is None:
-            graph = graphs.build(state.gallery, self.rank.width(size))
-        return state, graph
+                lists = None
+        if lists is None:
+            lists = cache.lists(state.pair.gallery, self.rank.width(size))
+        return state, lists
 
 
 def _width(readers: Sequence[Expand | Rank], size: int) -> int:
@@ -140,6 +207,32 @@ def _width(readers: Sequence[Expand | Rank], size: int) -> int:
         if isinstance(step, Expand) and step.changes_gallery:
             break
     return width
+
+
+def make_step(name: str, options: Mapping[str, object]) -> Step:
+    """Makes a step of `dex_jax.rerank.steps` by its name.
+
+    Raises:
+        ValueError: an unknown option, or a value that the step refuses.
+    """
+    make = getattr(steps, name)
+    known = list(inspect.signature(make).parameters)
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{name} has no option {option!r}; {allowed(option, known)}"
+            )
+    try:
+        return make(**options)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def allowed(word: str, names: Sequence[str]) -> str:
+    """Lists the names that may stand in place of a word, and the one most alike."""
+    meant = difflib.get_close_matches(word.lower(), names, n=1)
+    guess = f"; did you mean {meant[0]}?" if meant else ""
+    return f"allowed are {', '.join(names) or 'none'}{guess}"
 
 
 def chain(*links: Step) -> Pipeline:

@@ -1,11 +1,11 @@
 """Diffusion of query similarity over the mutual neighbour graph (eq. 9-10)."""
 
-import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -15,10 +15,13 @@ from dex_jax._checks import (
     check_count,
     check_masked_count,
     check_number,
+    first_rows,
     is_concrete,
 )
 from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._mesh import RowShards, on_parts, part_start, row_shards
+from dex_jax.neighbors._blocks import divide, repeat
+from dex_jax.neighbors._form import is_wide
+from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._search import limit_count, search, self_lists
 from dex_jax.rerank._diffusion_graph import (
     MutualGraph,
@@ -26,9 +29,9 @@ from dex_jax.rerank._diffusion_graph import (
     mutual_graph,
     propagate,
 )
-from dex_jax.rerank._embeddings import Ranking, best, unit_pair
-from dex_jax.rerank._kinds import Tile, adjusted, unmarked
+from dex_jax.rerank._embeddings import Pair, read_pair
 from dex_jax.rerank._query_expansion import clipped_power, first_few
+from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
 SOLVERS = ("power", "cg")
 INITIALS = ("y", "zero")
@@ -90,18 +93,18 @@ def diffusion(
         >>> bool(scores[0, 1] > 0)  # reached over image 0 alone
         True
     """
-    query, gallery = unit_pair(query, gallery)
     check_options(alpha, gamma, iterations, solver, initial)
     counts = check_counts(k, k_query, k_max, k_query_max)
-    own, near = limit_counts(counts, gallery.shape[0])
-    return diffuse_scores(
-        search(query, gallery, k=near.width),
-        self_lists(gallery, k=own.width),
+    pair = read_pair(query, gallery)
+    own, near = limit_counts(counts, pair.gallery.shape[0])
+    scan = diffusion_scan(
+        search(pair.query, pair.gallery, k=near.width),
+        self_lists(pair.gallery, k=own.width),
         Options(alpha, gamma, iterations, own.value, near.value),
-        solver=solver,
-        initial=initial,
-        shards=row_shards(gallery),
+        solve(solver, initial, iterations),
+        pair,
     )
+    return first_rows(all_scores(scan), pair.number)
 
 
 def check_counts(
@@ -155,141 +158,99 @@ class Options(NamedTuple):
     k_query: jax.Array | None = None
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "initial", "shards"))
-def diffuse_scores(
-    start: Neighbors,
-    graph: Neighbors,
-    options: Options,
-    *,
-    solver: str,
-    initial: str,
-    shards: RowShards | None = None,
-) -> jax.Array:
-    """Diffuses queries `[Q, K']` over lists `[G, K]`; scores `[Q, G]`.
+def solve(solver: str, initial: str, iterations: int | jax.Array) -> "Solve":
+    """The tiles of a solver, of known length where `iterations` is a Python number."""
+    known = int(iterations) if isinstance(iterations, int) else None
+    return Solve(solver, initial, known)
 
-    With `shards` every device takes its share of the queries, and the whole graph.
+
+class _Whole(NamedTuple):
+    lists: Neighbors  # [G, K], the gallery's own
+    options: Options
+    queries: jax.Array | None  # how many there are where padded ones can be left out
+
+
+def diffusion_scan(
+    start: Neighbors,
+    lists: Neighbors,
+    options: Options,
+    tiles: "Solve",
+    pair: Pair,
+) -> Scan:
+    """The scores of queries that start from lists `[Q, K']`, over lists `[G, K]`.
+
+    On a mesh every device takes its share of the queries, and the whole graph.
     """
-    G = graph.ids.shape[0]
-
-    def part(
-        start: Neighbors, whole: tuple[Neighbors, Options], _: jax.Array
-    ) -> jax.Array:
-        def write(first: jax.Array, scores: jax.Array, out: jax.Array) -> jax.Array:
-            return lax.dynamic_update_slice_in_dim(out, scores, first, 0)
-
-        solve = functools.partial(_solver, solver=solver, initial=initial)
-        empty = jnp.zeros((start.ids.shape[0], G))
-        return _over_blocks(start, *whole, solve, write, empty)
-
-    return _over_queries(part, start, (graph, options), shards)
+    shards = row_shards(pair.gallery)
+    queries = pair.queries if shards is None and not is_wide() else None
+    return Scan(
+        own=start,
+        whole=_Whole(lists, options, queries),
+        tiles=tiles,
+        sizes=(start.ids.shape[0], pair.gallery.shape[0]),
+        split="queries",
+        shards=shards,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "initial", "top", "shards"))
-def diffuse_ranking(
-    start: Neighbors,
-    graph: Neighbors,
-    options: Options,
-    *,
-    solver: str,
-    initial: str,
-    top: int,
-    tiles: tuple[Tile, ...] = (),
-    shards: RowShards | None = None,
-) -> Ranking:
-    """As `diffuse_scores`, but keeps the `top` best after the steps `tiles`."""
+@dataclass(frozen=True)
+class Solve:
+    """Tiles of scores: some queries, all images each.
 
-    def part(start: Neighbors, whole, own: jax.Array) -> Ranking:
-        graph, options, tiles = whole
-        Q = start.ids.shape[0]
+    Attributes:
+        solver: one of `SOLVERS`.
+        initial: one of `INITIALS`.
+        iterations: power steps where their number is known when tracing: a loop of
+            known length, through which derivatives go backwards too.
+    """
 
-        def write(first: jax.Array, scores: jax.Array, out: Ranking) -> Ranking:
-            kept = best(adjusted(scores, tiles, own + first, jnp.int32(0)), top)
-            return jax.tree.map(
-                lambda whole, part: lax.dynamic_update_slice_in_dim(
-                    whole, part, first, 0
-                ),
-                out,
-                kept,
+    solver: str
+    initial: str
+    iterations: int | None = None
+
+    def __call__(
+        self,
+        start: Neighbors,
+        whole: _Whole,
+        take: Callable[[Carry, Tile], Carry],
+        carry: Carry,
+    ) -> Carry:
+        lists, options, queries = whole
+        graph = mutual_graph(lists, options.gamma, options.k)
+        Q, G = start.ids.shape[0], lists.ids.shape[0]
+        blocks = divide(Q, block_size(G).columns)
+        weights = clipped_power(start.scores, options.gamma)
+        weights = first_few(weights, options.k_query)  # [Q, K']
+        column = jnp.arange(blocks.size, dtype=jnp.int32)[:, None]
+
+        def block(i: jax.Array, carry: Carry) -> Carry:
+            y = jnp.zeros((G, blocks.size), jnp.float32)
+            place = graph.place[blocks.take(start.ids, i)]
+            f = self._solve(
+                graph, options, y.at[place, column].set(blocks.take(weights, i))
             )
+            scores = f[graph.place].T
+            return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
 
-        solve = functools.partial(_solver, solver=solver, initial=initial)
-        empty = Ranking(jnp.zeros((Q, top), jnp.int32), jnp.zeros((Q, top)))
-        return unmarked(_over_blocks(start, graph, options, solve, write, empty))
+        number = blocks.number if queries is None else -(-queries // blocks.size)
+        return repeat(number, block, carry)
 
-    return _over_queries(part, start, (graph, options, tiles), shards)
+    def _solve(self, graph: MutualGraph, options: Options, y: jax.Array) -> jax.Array:
+        """From `y` to `f` `[G, b]`, a query a column, nodes in the graph's order."""
+        alpha = jnp.asarray(options.alpha, jnp.float32)
+        if self.solver == "cg":
+            return conjugate_gradients(
+                lambda f: f - alpha * propagate(graph, f),
+                (1 - alpha) * y,
+                most=_most_steps(alpha),
+            )
+        first = y if self.initial == "y" else jnp.zeros_like(y)
 
+        def step(_: jax.Array, f: jax.Array) -> jax.Array:
+            return alpha * propagate(graph, f) + (1 - alpha) * y
 
-def _over_queries(part, start: Neighbors, whole, shards: RowShards | None):
-    """Divides lists `[Q, K']` among the devices, in shares of one size.
-
-    `part(start, whole, first)` works on a share that begins at query `first`. The last
-    ones begin early, like blocks; what they do twice is done alike.
-    """
-    if shards is None:
-        return part(start, whole, jnp.int32(0))
-    Q = start.ids.shape[0]
-    size = -(-Q // shards.parts)
-
-    def share(start: Neighbors, whole):
-        first = jnp.minimum(part_start(shards, size), Q - size)
-        return part(start, whole, first)
-
-    run = on_parts(share, shards, join=0)
-    if Q % shards.parts == 0:
-        return run(start, whole)
-    firsts = np.minimum(np.arange(shards.parts) * size, Q - size)
-    rows = (firsts[:, None] + np.arange(size)).ravel()
-    found = run(jax.tree.map(lambda x: x[rows], start), whole)
-    query = np.arange(Q)
-    place = query + (query // size) * size - firsts[query // size]
-    return jax.tree.map(lambda x: x[place], found)
-
-
-def _over_blocks(
-    start: Neighbors, graph: Neighbors, options: Options, solver, write, out
-):
-    """Solves for blocks of queries and writes what is kept of their scores `[b, G]`."""
-    links = mutual_graph(graph, options.gamma, options.k)
-    solve = solver(links, options)
-    Q = start.ids.shape[0]
-    size = -(-Q // -(-Q // block_size().columns))  # queries at a time
-    weights = clipped_power(start.scores, options.gamma)
-    weights = first_few(weights, options.k_query)  # [Q, K']
-    column = jnp.arange(size)[:, None]
-    G = graph.ids.shape[0]
-
-    def block(number: jax.Array, out):
-        first = jnp.minimum(number * size, Q - size)
-        ids = lax.dynamic_slice_in_dim(start.ids, first, size)
-        y = jnp.zeros((G, size))
-        near = lax.dynamic_slice_in_dim(weights, first, size)
-        f = solve(y.at[links.place[ids], column].set(near))
-        return write(first, f[links.place].T, out)
-
-    return lax.fori_loop(0, -(-Q // size), block, out)
-
-
-def _solver(links: MutualGraph, options: Options, *, solver: str, initial: str):
-    """Returns the function from `y` to `f`, a query a column, in the graph's order."""
-    spread, alpha = functools.partial(propagate, links), options.alpha
-
-    def power(y: jax.Array) -> jax.Array:
-        first = y if initial == "y" else jnp.zeros_like(y)
-        return lax.fori_loop(
-            0,
-            options.iterations,
-            lambda _, f: alpha * spread(f) + (1 - alpha) * y,
-            first,
-        )
-
-    def cg(y: jax.Array) -> jax.Array:
-        return conjugate_gradients(
-            lambda f: f - alpha * spread(f),
-            (1 - alpha) * y,
-            most=_most_steps(alpha),
-        )
-
-    return power if solver == "power" else cg
+        number = options.iterations if self.iterations is None else self.iterations
+        return repeat(number, step, first)
 
 
 def _most_steps(alpha: float | jax.Array) -> jax.Array:
@@ -302,7 +263,17 @@ def _most_steps(alpha: float | jax.Array) -> jax.Array:
     return jnp.ceil(root * jnp.log(2 * root / _TOLERANCE)).astype(jnp.int32)
 
 
-def conjugate_gradients(matvec, right: jax.Array, *, most: jax.Array) -> jax.Array:
+class _Conjugate(NamedTuple):
+    step: jax.Array  # scalar int32
+    x: jax.Array  # [G, b] the solution so far
+    residual: jax.Array  # [G, b]
+    direction: jax.Array  # [G, b]
+    size: jax.Array  # [1, b] squared length of the residual
+
+
+def conjugate_gradients(
+    matvec: Callable[[jax.Array], jax.Array], right: jax.Array, *, most: jax.Array
+) -> jax.Array:
     """Solves `A x = b` for each column of `right` until all residuals are small.
 
     Stops once every column has `|r| <= 1e-6 |b|`, or after `most` steps.
@@ -317,17 +288,19 @@ def conjugate_gradients(matvec, right: jax.Array, *, most: jax.Array) -> jax.Arr
 
     goal = _TOLERANCE**2 * dot(right, right)
 
-    def unfinished(state) -> jax.Array:
-        return (state[0] < most) & jnp.any(state[4] > goal)
+    def unfinished(state: _Conjugate) -> jax.Array:
+        return (state.step < most) & jnp.any(state.size > goal)
 
-    def step(state):
-        number, x, r, p, size = state
-        Ap = matvec(p)
-        rate = ratio(size, dot(p, Ap))
-        x, r = x + rate * p, r - rate * Ap
-        new = dot(r, r)
-        return number + 1, x, r, r + ratio(new, size) * p, new
+    def step(state: _Conjugate) -> _Conjugate:
+        product = matvec(state.direction)
+        rate = ratio(state.size, dot(state.direction, product))
+        x = state.x + rate * state.direction
+        residual = state.residual - rate * product
+        size = dot(residual, residual)
+        direction = residual + ratio(size, state.size) * state.direction
+        return _Conjugate(state.step + 1, x, residual, direction, size)
 
-    zero = jnp.zeros_like(right)
-    state = (jnp.int32(0), zero, right, right, dot(right, right))
-    return lax.while_loop(unfinished, step, state)[1]
+    first = _Conjugate(
+        jnp.int32(0), jnp.zeros_like(right), right, right, dot(right, right)
+    )
+    return lax.while_loop(unfinished, step, first).x

@@ -7,10 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._blocks import repeat
+from dex_jax.neighbors._form import by_form, is_wide
 from dex_jax.rerank._query_expansion import clipped_power, first_few
 
 # Neighbours added per trip, the gathers of which fuse into one pass.
-_UNROLL = 10
+_CPU_UNROLL, _WIDE_UNROLL = 10, 25
+# The wide form's columns at a time, and the numbers [rows, columns] of a block at most.
+_WIDE_COLUMNS, _WIDE_NUMBERS = 512, 2**27
 # Blocks with fewer rows cost more to start than they save.
 _LEAST_ROWS = 4096
 
@@ -27,9 +31,13 @@ class Block(NamedTuple):
     columns: int
 
 
-def block_size() -> Block:
-    """A CPU wants columns that stay in its caches, accelerators few kernels."""
-    return Block(8, 32) if jax.default_backend() == "cpu" else Block(1, 128)
+def block_size(rows: int) -> Block:
+    """How products of a graph of so many rows are divided.
+
+    A CPU wants columns that stay in its caches, an accelerator few kernels.
+    """
+    columns = max(32, min(_WIDE_COLUMNS, _WIDE_NUMBERS // rows))
+    return by_form(cpu=Block(8, 32), wide=Block(1, columns))
 
 
 class Edges(NamedTuple):
@@ -37,7 +45,7 @@ class Edges(NamedTuple):
 
     ids: jax.Array  # [K, R] int32, in the order
     weights: jax.Array  # [K, R] float32, 0 in empty slots
-    trips: jax.Array  # scalar int32, groups of slots that hold all edges
+    trips: int | jax.Array  # groups of slots that hold all edges
 
 
 class MutualGraph(NamedTuple):
@@ -65,7 +73,7 @@ def mutual(graph: Neighbors, k: jax.Array | None = None) -> jax.Array:
         there = columns[j].at[ids].get(mode="promise_in_bounds") == row
         return found | (there if k is None else there & (j < k))
 
-    found = lax.fori_loop(0, K, listed, jnp.zeros((G, K), bool))
+    found = repeat(K, listed, jnp.zeros((G, K), bool))
     return first_few(found & (ids != row), k)
 
 
@@ -90,16 +98,18 @@ def mutual_graph(
     order = jnp.argsort(-degree, stable=True).astype(jnp.int32)
     place = jnp.zeros(G, jnp.int32).at[order].set(jnp.arange(G, dtype=jnp.int32))
 
-    blocks = max(1, min(block_size().blocks, G // _LEAST_ROWS))
+    blocks = max(1, min(block_size(G).blocks, G // _LEAST_ROWS))
     rows = -(-G // blocks)
-    slots = -(-K // _UNROLL) * _UNROLL
+    unroll = by_form(cpu=_CPU_UNROLL, wide=_WIDE_UNROLL)
+    slots = -(-K // unroll) * unroll
     # An edge's slot: how many edges of its row stand before it. Others fall out.
     slot = jnp.where(linked, jnp.cumsum(linked, axis=1) - 1, slots)
 
     def block(first: int) -> Edges:
         nodes = order[first : first + rows]
         at = (slot[nodes], jnp.arange(len(nodes))[:, None])
-        trips = -(-degree[nodes[0]] // _UNROLL)
+        # Where a length that depends on data would be read by the host: all slots.
+        trips = slots // unroll if is_wide() else -(-degree[nodes[0]] // unroll)
 
         def pack(values: jax.Array) -> jax.Array:
             empty = jnp.zeros((slots, len(nodes)), values.dtype)
@@ -112,18 +122,19 @@ def mutual_graph(
 
 def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
     """The product `S f` of columns `[G, b]` in the graph's own order."""
+    unroll = by_form(cpu=_CPU_UNROLL, wide=_WIDE_UNROLL)
 
     def rows(edges: Edges) -> jax.Array:
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
-            ids = lax.dynamic_slice_in_dim(edges.ids, j * _UNROLL, _UNROLL)
-            weights = lax.dynamic_slice_in_dim(edges.weights, j * _UNROLL, _UNROLL)
-            for i in range(_UNROLL):
+            ids = lax.dynamic_slice_in_dim(edges.ids, j * unroll, unroll)
+            weights = lax.dynamic_slice_in_dim(edges.weights, j * unroll, unroll)
+            for i in range(unroll):
                 row = f.at[ids[i]].get(mode="promise_in_bounds")
                 total = total + weights[i][:, None] * row  # [R, b]
             return total
 
         empty = jnp.zeros((edges.ids.shape[1], f.shape[1]), f.dtype)
-        return lax.fori_loop(0, edges.trips, trip, empty)
+        return repeat(edges.trips, trip, empty)
 
     # Not a loop: that takes a third longer, for what it has to write and to look up.
     return jnp.concatenate([rows(edges) for edges in graph.blocks])

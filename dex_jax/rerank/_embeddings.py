@@ -8,11 +8,13 @@ from jax.typing import ArrayLike
 
 from dex_jax._checks import (
     check_count,
+    check_queries,
     check_rows,
     check_same_width,
     is_concrete,
     unit_rows,
 )
+from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._lists import top
 from dex_jax.neighbors._search import limit_k
 
@@ -32,16 +34,8 @@ class Embeddings(NamedTuple):
     tracklet_ids: ArrayLike | None = None
 
 
-class Ranking(NamedTuple):
-    """The best gallery images of each query, best first.
-
-    Attributes:
-        ids: `[Q, K]` int32, indices into the gallery.
-        scores: `[Q, K]` float32, larger is better.
-    """
-
-    ids: jax.Array
-    scores: jax.Array
+# The best gallery images of each query, ids and scores `[Q, K]`, best first.
+Ranking = Neighbors
 
 
 def top_k(scores: ArrayLike, *, k: int) -> Ranking:
@@ -69,18 +63,35 @@ def top_k(scores: ArrayLike, *, k: int) -> Ranking:
 
 def best(scores: jax.Array, k: int) -> Ranking:
     """`top_k` without checks, for use inside the package."""
-    return Ranking(*top(scores, k))
+    return top(scores, k)
 
 
-def unit_pair(
-    query: ArrayLike,
-    gallery: ArrayLike,
-    names: tuple[str, str] = ("query", "gallery"),
-) -> tuple[jax.Array, jax.Array]:
+class Pair(NamedTuple):
+    """Queries and gallery as kernels take them.
+
+    Attributes:
+        query: `[Q, D]` unit rows; those from `number` on repeat the last query: see
+            `check_queries`.
+        gallery: `[G, D]` unit rows.
+        number: how many queries there are.
+    """
+
+    query: jax.Array
+    gallery: jax.Array
+    number: int
+
+    @property
+    def queries(self) -> jax.Array:
+        """`number`, for a compiled program that serves other counts too."""
+        return jnp.asarray(self.number, jnp.int32)
+
+
+def read_pair(query: ArrayLike, gallery: ArrayLike) -> Pair:
     """Reads queries and gallery at the public border and scales rows to unit length."""
-    query, gallery = check_rows(query, names[0]), check_rows(gallery, names[1])
-    check_same_width(query, gallery, *names)
-    return unit_rows(query), unit_rows(gallery)
+    gallery = check_rows(gallery, "gallery")
+    query, count = check_queries(query, "query")
+    check_same_width(query, gallery, "query", "gallery")
+    return Pair(unit_rows(query), unit_rows(gallery), count)
 
 
 def read_scores(x: ArrayLike, name: str) -> jax.Array:

@@ -1,7 +1,6 @@
 """Joining what several models, scales or side networks say (eq. 4 and more)."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +13,22 @@ from dex_jax._checks import (
     check_number,
     check_paired_ids,
     check_rows,
+    check_same_width,
+    first_rows,
     is_concrete,
     unit_rows,
 )
-from dex_jax.rerank._blocks import even_block, map_blocks
-from dex_jax.rerank._embeddings import Ranking, best, read_scores, unit_pair
-from dex_jax.rerank._kinds import Tile, adjusted, unmarked
+from dex_jax.neighbors._blocks import divide, repeat
+from dex_jax.neighbors._form import by_form
+from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._products import cosines
+from dex_jax.neighbors._rows import WIDE_COSINES
+from dex_jax.rerank._embeddings import Pair, read_pair, read_scores
+from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
 METHODS = ("sum", "concat")
-# Scores held at a time where only the best are kept.
-_TILE = 2**24
+# Cosines held at a time.
+_CPU_COSINES = 2**24
 
 
 def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
@@ -45,28 +50,40 @@ def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
         >>> cosine_similarity(jnp.array([[0.6, 0.8]]), gallery).round(3)
         Array([[0.6, 0.8]], dtype=float32)
     """
-    return cosines(*unit_pair(query, gallery))
+    pair = read_pair(query, gallery)
+    return first_rows(all_scores(cosine_scan(pair)), pair.number)
 
 
-@functools.partial(jax.jit, static_argnames=("top",))
-def cosine_ranking(
-    query: jax.Array, gallery: jax.Array, tiles: tuple[Tile, ...], *, top: int
-) -> Ranking:
-    """The best `top` cosines of unit rows after the refine steps `tiles`."""
-    Q, G = query.shape[0], gallery.shape[0]
-    size = even_block(Q, max(8, _TILE // G))
-
-    def block(start: jax.Array) -> Ranking:
-        own = lax.dynamic_slice_in_dim(query, start, size)
-        return best(adjusted(cosines(own, gallery), tiles, start, jnp.int32(0)), top)
-
-    return unmarked(map_blocks(block, rows=Q, block=size))
+def cosine_scan(pair: Pair) -> Scan:
+    """The cosines of unit rows."""
+    return Scan(
+        own=pair.gallery,
+        whole=pair.query,
+        tiles=_cosine_tiles,
+        sizes=(pair.query.shape[0], pair.gallery.shape[0]),
+        split="gallery",
+        shards=row_shards(pair.gallery),
+    )
 
 
-@jax.jit
-def cosines(query: jax.Array, gallery: jax.Array) -> jax.Array:
-    """`cosine_similarity` of unit rows."""
-    return jnp.matmul(query, gallery.T, precision="highest")
+def _cosine_tiles(
+    gallery: jax.Array,
+    query: jax.Array,
+    take: Callable[[Carry, Tile], Carry],
+    carry: Carry,
+) -> Carry:
+    """Tiles of cosines: some queries, all images each."""
+    blocks = divide(query.shape[0], max(8, _cosines_held() // gallery.shape[0]))
+
+    def block(i: jax.Array, carry: Carry) -> Carry:
+        scores = cosines(blocks.take(query, i), gallery)
+        return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
+
+    return repeat(blocks.number, block, carry)
+
+
+def _cosines_held() -> int:
+    return by_form(cpu=_CPU_COSINES, wide=WIDE_COSINES)
 
 
 def fuse(embeddings: Sequence[ArrayLike], *, method: str = "sum") -> jax.Array:
@@ -181,29 +198,27 @@ def side_distance_bias(
     """
     check_number(weight, "weight")
     scores = read_scores(scores, "scores")
-    sides = read_sides(query_side, gallery_side)
-    _check_fit(scores, pair_sizes(*sides), "side embeddings")
-    return bias_tile(*sides, weight, scores, 0, 0)
+    query, gallery = read_sides(query_side, gallery_side)
+    _check_fit(scores, pair_sizes(query, gallery), "side embeddings")
+    return bias_tile(query, (gallery, weight), _whole_tile(scores))
 
 
 def read_sides(
     query_side: ArrayLike, gallery_side: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Reads the embeddings of a side network, as unit rows."""
-    return unit_pair(query_side, gallery_side, ("query_side", "gallery_side"))
+    query = check_rows(query_side, "query_side")
+    gallery = check_rows(gallery_side, "gallery_side")
+    check_same_width(query, gallery, "query_side", "gallery_side")
+    return unit_rows(query), unit_rows(gallery)
 
 
 def bias_tile(
-    query_side: jax.Array,
-    gallery_side: jax.Array,
-    weight: float | jax.Array,
-    scores: jax.Array,
-    row: int | jax.Array,
-    column: int | jax.Array,
+    query_side: jax.Array, rest: tuple[jax.Array, float | jax.Array], tile: Tile
 ) -> jax.Array:
-    """`side_distance_bias` of unit rows, on a tile that begins at `row`, `column`."""
-    sides = _of_tile(query_side, gallery_side, scores, row, column)
-    return scores - weight * cosines(*sides)
+    """`side_distance_bias` of unit rows on a tile; `rest` is gallery and weight."""
+    gallery_side, weight = rest
+    return tile.scores - weight * cosines(*_of_tile(query_side, gallery_side, tile))
 
 
 def same_camera_penalty(
@@ -236,9 +251,9 @@ def same_camera_penalty(
         Array([[0.25, 0.5 ]], dtype=float32)
     """
     scores = read_scores(scores, "scores")
-    cameras = read_penalty(query_cameras, gallery_cameras, penalty)
-    _check_fit(scores, pair_sizes(*cameras), "cameras")
-    return penalty_tile(*cameras, penalty, scores, 0, 0)
+    query, gallery = read_penalty(query_cameras, gallery_cameras, penalty)
+    _check_fit(scores, pair_sizes(query, gallery), "cameras")
+    return penalty_tile(query, (gallery, penalty), _whole_tile(scores))
 
 
 def read_penalty(
@@ -253,28 +268,19 @@ def read_penalty(
 
 
 def penalty_tile(
-    query_cameras: jax.Array,
-    gallery_cameras: jax.Array,
-    penalty: float | jax.Array,
-    scores: jax.Array,
-    row: int | jax.Array,
-    column: int | jax.Array,
+    query_cameras: jax.Array, rest: tuple[jax.Array, float | jax.Array], tile: Tile
 ) -> jax.Array:
-    """`same_camera_penalty` on a tile that begins at `row`, `column`."""
-    own, other = _of_tile(query_cameras, gallery_cameras, scores, row, column)
-    return jnp.where(own[:, None] == other[None], scores - penalty, scores)
+    """`same_camera_penalty` on a tile; `rest` is the gallery's cameras and penalty."""
+    gallery_cameras, penalty = rest
+    own, other = _of_tile(query_cameras, gallery_cameras, tile)
+    lowered = tile.scores - penalty
+    return jnp.where(own[:, None] == other[None], lowered, tile.scores)
 
 
-def sum_tile(
-    other: jax.Array,
-    weight: float | jax.Array,
-    scores: jax.Array,
-    row: int | jax.Array,
-    column: int | jax.Array,
-) -> jax.Array:
-    """Adds a part of other scores `[Q, G]` to a tile that begins at `row`, `column`."""
-    part = lax.dynamic_slice(other, (row, column), scores.shape)
-    return scores + weight * part
+def sum_tile(other: jax.Array, weight: float | jax.Array, tile: Tile) -> jax.Array:
+    """Adds a part of other scores `[Q, G]` to a tile."""
+    place = (tile.row, tile.column)
+    return tile.scores + weight * lax.dynamic_slice(other, place, tile.scores.shape)
 
 
 def pair_sizes(query: ArrayLike, gallery: ArrayLike) -> tuple[int, int]:
@@ -290,15 +296,16 @@ def _check_fit(scores: jax.Array, sizes: tuple[int, int], what: str) -> None:
         )
 
 
+def _whole_tile(scores: jax.Array) -> Tile:
+    return Tile(scores, jnp.int32(0), jnp.int32(0))
+
+
 def _of_tile(
-    query: jax.Array,
-    gallery: jax.Array,
-    scores: jax.Array,
-    row: int | jax.Array,
-    column: int | jax.Array,
+    query: jax.Array, gallery: jax.Array, tile: Tile
 ) -> tuple[jax.Array, jax.Array]:
     """The parts of `query` `[Q, ...]` and `gallery` `[G, ...]` that a tile compares."""
+    rows, columns = tile.scores.shape
     return (
-        lax.dynamic_slice_in_dim(query, row, scores.shape[0]),
-        lax.dynamic_slice_in_dim(gallery, column, scores.shape[1]),
+        lax.dynamic_slice_in_dim(query, tile.row, rows),
+        lax.dynamic_slice_in_dim(gallery, tile.column, columns),
     )

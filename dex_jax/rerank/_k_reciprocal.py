@@ -1,24 +1,22 @@
 """k-reciprocal re-ranking (section 3.2, eq. 7 and 8), on sparse rows throughout."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from dex_jax._checks import Count, check_masked_count, is_concrete
-from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._mesh import (
-    RowShards,
-    gather_lists,
-    on_parts,
-    part_start,
-    row_shards,
-)
+from dex_jax._checks import Count, check_masked_count, first_rows, is_concrete
+from dex_jax.neighbors import NeighborLists
+from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._pool import pool_lists
+from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._search import limit_count
-from dex_jax.rerank._embeddings import Ranking, best, unit_pair
+from dex_jax.rerank._capacity import exact, round_up
+from dex_jax.rerank._embeddings import Pair, read_pair
 from dex_jax.rerank._k_reciprocal_jaccard import Support, over_gallery, query_support
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
@@ -27,9 +25,10 @@ from dex_jax.rerank._k_reciprocal_sets import (
     distance,
     encode,
     expand,
-    pool_neighbors,
 )
-from dex_jax.rerank._kinds import Graph, Tile, adjusted, unmarked
+from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
+
+Result = TypeVar("Result")
 
 
 class Options(NamedTuple):
@@ -40,17 +39,9 @@ class Options(NamedTuple):
     lambda_: float | jax.Array
 
 
-class _Encoded(NamedTuple):
-    encoding: Encoding
-    support: Support
-    nearest: jax.Array | None  # [G, K] pool ids whose encodings are averaged
-    k2: jax.Array | None  # the first of these that count; None for all
-    minimum: jax.Array  # [Q] smallest cosine of each query over the pool
-
-
 def k_reciprocal(
-    query: jax.Array | np.ndarray,
-    gallery: jax.Array | np.ndarray,
+    query: ArrayLike,
+    gallery: ArrayLike,
     *,
     k1: int | jax.Array = 60,
     k2: int | jax.Array = 30,
@@ -104,9 +95,10 @@ def k_reciprocal(
         >>> scores.argmax().item()
         0
     """
-    query, gallery = unit_pair(query, gallery)
+    pair = read_pair(query, gallery)
     options = read_options(k1, k2, lambda_, k1_max, k2_max)
-    return reciprocal_scores(query, gallery, options)
+    scores = with_sizes(pair, None, options, all_scores)
+    return first_rows(scores, pair.number)
 
 
 def read_options(
@@ -128,219 +120,205 @@ def read_options(
     return Options(*counts, lambda_)
 
 
-def reciprocal_scores(
-    query: jax.Array,
-    gallery: jax.Array,
-    options: Options,
-    graph: Graph | None = None,
-) -> jax.Array:
-    """`k_reciprocal` for unit rows; `graph` is the gallery's own, if known already."""
-    found = _prepare(query, gallery, options, graph)
-    lambda_ = jnp.asarray(options.lambda_, jnp.float32)
-    return _scores(query, gallery, found, lambda_, shards=row_shards(gallery))
+class _Plan(NamedTuple):
+    """Sizes of lists, from the options and the number of images there are."""
+
+    k1: Count
+    k2: Count
+    half: int  # static reach of the half lists
+    reach: Reach | None  # what of the lists counts; None for all
+
+    @property
+    def width(self) -> int:
+        """Entries of the pool's lists that are read."""
+        return max(self.k1.width + 1, self.k2.width)
 
 
-def reciprocal_ranking(
-    query: jax.Array,
-    gallery: jax.Array,
+def with_sizes(
+    pair: Pair,
+    lists: NeighborLists | None,
     options: Options,
-    graph: Graph | None = None,
-    *,
-    top: int,
-    tiles: tuple[Tile, ...] = (),
-) -> Ranking:
-    """The best `top` of `reciprocal_scores`, without ever holding Q x G.
+    run: Callable[[Scan], Result],
+) -> Result:
+    """Runs something on the scores of `k_reciprocal`, in sizes that fit the data.
 
     Args:
-        query: `[Q, D]` unit rows.
-        gallery: `[G, D]` unit rows.
+        pair: unit rows of queries and gallery.
+        lists: the gallery's own lists with their minima, the image itself counted, at
+            least `max(k1 + 1, k2)` wide or G; None where nobody has made them.
         options: those of `k_reciprocal`.
-        graph: the gallery's own lists, itself counted, at least `max(k1 + 1, k2)` wide
-            or G, and the smallest cosine of each image over the gallery.
-        top: images kept for each query, at most G.
-        tiles: steps that change tiles of the scores before the best are kept.
+        run: what is made of the scan.
     """
-    found = _prepare(query, gallery, options, graph)
-    lambda_ = jnp.asarray(options.lambda_, jnp.float32)
-    return _ranking(
-        query, gallery, found, lambda_, tiles, top=top, shards=row_shards(gallery)
+    plan = _plan(options, pair.number + pair.gallery.shape[0])
+    pool = pool_lists(
+        pair.query, pair.gallery, lists, width=plan.width, queries=pair.queries
+    )
+    rows = jnp.concatenate([pair.query, pair.gallery])
+    averaged = _averaged(
+        pool.ids,
+        plan.k2.value,
+        pair.queries,
+        width=plan.k2.width,
+        padded=pair.query.shape[0],
     )
 
+    def measure() -> _Sizes:
+        tried, extra = _measure_members(pool.ids, plan)
+        members = _members(pool.ids, plan, tried, extra)
+        encoding = encode(rows, pool, members)
+        size = _measure_support(encoding, averaged[: pair.query.shape[0]], plan)
+        return _Sizes(tried, extra, size)
 
-def _prepare(
-    query: jax.Array,
-    gallery: jax.Array,
-    options: Options,
-    graph: Graph | None,
-) -> _Encoded:
-    """Everything but the comparison with the gallery, in sizes that fit the data."""
-    N = query.shape[0] + gallery.shape[0]
+    def in_sizes(sizes: _Sizes) -> tuple[Result, jax.Array]:
+        members = _members(pool.ids, plan, sizes.tried, sizes.extra)
+        encoding = encode(rows, pool, members)
+        lists = averaged[: pair.query.shape[0]]
+        support = query_support(encoding, lists, plan.k2.value, size=sizes.support)
+        scan = _scan(pair, pool, encoding, support, averaged, plan, options.lambda_)
+        needed = jnp.stack([members.most, members.most, support.most])
+        return run(scan), needed
+
+    worst = _worst(pool.ids, plan)
+    data = (pool.ids, plan.reach, plan.k2.value)
+    if not is_concrete(*jax.tree.leaves(data)):
+        return in_sizes(worst)[0]
+    key = (rows.shape, pair.query.shape, plan.k1.width, plan.k2.width, plan.half)
+    return exact((*key, plan.reach is None), measure, in_sizes)
+
+
+class _Sizes(NamedTuple):
+    """Sizes that depend on data."""
+
+    tried: int  # slots for members from outside a list, while sets are made
+    extra: int  # those kept: what no row uses would be carried through all that follows
+    support: int  # entries of a query's mean encoding
+
+
+def _plan(options: Options, size: int) -> _Plan:
+    """Lists of at most the `size` images that there are."""
     # As in the authors' code, the half list is half of the k1 asked for, not of what
     # is left of it in a small pool.
     asked = options.k1
-    half = min(round(asked.width / 2), N - 1)
-    k1, k2 = limit_count(asked, N - 1, "k1"), limit_count(options.k2, N, "k2")
+    half = min(round(asked.width / 2), size - 1)
+    k1 = limit_count(asked, size - 1, "k1")
+    k2 = limit_count(options.k2, size, "k2")
     reach = None
     if asked.value is not None:
         near = jnp.round(asked.value / 2).astype(jnp.int32)
         reach = Reach(jnp.minimum(asked.value, k1.width), jnp.minimum(near, half))
-    pool = pool_neighbors(query, gallery, graph, width=max(k1.width + 1, k2.width))
-    members = _members(pool.ids[:, : k1.width + 1], reach, half)
-    encoding = encode(jnp.concatenate([query, gallery]), pool, members)
-    averaged = _averaged(pool.ids, k2)
-    lists = averaged[: query.shape[0]]
-    worst_size = min(N, k2.width * encoding.ids.shape[1])
-    size, known = _guess(20 * k1.width, worst_size, encoding.weights, k2.value)
-    support = _support(encoding, lists, k2.value, size=size)
-    if not known and int(support.most) > size:
-        size = _round_up(int(support.most), worst_size)
-        support = _support(encoding, lists, k2.value, size=size)
-    minimum = pool.minimum[: query.shape[0]]
-    nearest = averaged[query.shape[0] :]
-    return _Encoded(encoding, support, nearest, k2.value, minimum)
+    return _Plan(k1, k2, half, reach)
 
 
-def _averaged(ids: jax.Array, k2: Count) -> jax.Array:
-    """Whose encodings are averaged, `[N, k2]`: at 1 no one's but the image's own.
-
-    Behind more duplicates than a list holds, the image is not the first of its own.
-    """
-    own = jnp.arange(ids.shape[0], dtype=ids.dtype)
-    if k2.width == 1:
-        return own[:, None]
-    if k2.value is None:
-        return ids[:, : k2.width]
-    first = jnp.where(k2.value == 1, own, ids[:, 0])
-    return ids[:, : k2.width].at[:, 0].set(first)
-
-
-def _members(ids: jax.Array, reach: Reach | None, half: int) -> Members:
-    """The sets of lists `[N, K]`, in as few slots for members from outside as fit."""
-    N, K = ids.shape
+def _worst(ids: jax.Array, plan: _Plan) -> _Sizes:
+    """The largest sizes possible."""
+    N, K = ids.shape[0], plan.k1.width + 1
     # The 2/3 rule leaves each accepted set fewer than a third of its members to bring.
-    worst = min(N, K * max(1, half // 3))
-    extra, known = _guess(1.5 * (K - 1), worst, ids, reach)
-    if known:
-        return expand(ids, reach, half=half, extra=extra)
+    extra = min(N, K * max(1, plan.half // 3))
+    return _Sizes(extra, extra, min(N, plan.k2.width * (K + extra)))
 
-    def fit(reach: Reach | None, extra: int) -> Members:
-        members = expand(ids, reach, half=half, extra=extra)
-        while int(members.most) > extra:
-            extra = _round_up(int(members.most), worst)
-            members = expand(ids, reach, half=half, extra=extra)
-        return members
 
-    most = 0
-    if reach is not None:
-        # What the largest k1 takes: a loop over k1 then finds its kernels compiled.
-        ends = Reach(jnp.asarray(K - 1, jnp.int32), jnp.asarray(half, jnp.int32))
-        widest = fit(ends, extra)
-        extra, most = widest.extra.shape[1], int(widest.most)
-    members = fit(reach, extra)
-    # Slots that no row uses would be carried through all that follows.
-    extra = _round_up(max(most, int(members.most)), worst)
+def _members(ids: jax.Array, plan: _Plan, tried: int, extra: int) -> Members:
+    lists = ids[:, : plan.k1.width + 1]
+    members = expand(lists, plan.reach, half=plan.half, extra=tried)
     return members._replace(extra=members.extra[:, :extra])
 
 
-def _guess(guess: float, worst: int, *data: object) -> tuple[int, bool]:
-    """A size to try, and whether it is certain to suffice."""
-    if not is_concrete(*jax.tree.leaves(data)) or guess >= worst:
-        return worst, True
-    return _round_up(int(guess), worst), False
+def _measure_members(ids: jax.Array, plan: _Plan) -> tuple[int, int]:
+    """Slots for members from outside the lists: to try, and those that are used."""
+    worst = _worst(ids, plan).extra
+    plans = [plan]
+    if plan.reach is not None:
+        # What the largest k1 takes: a loop over k1 then finds its kernels compiled.
+        ends = Reach(jnp.int32(plan.k1.width), jnp.int32(plan.half))
+        plans.append(plan._replace(reach=ends))
+    tried = round_up(int(1.5 * plan.k1.width), worst)
+    while True:
+        most = max(int(_members(ids, each, tried, 0).most) for each in plans)
+        if most <= tried:
+            return tried, round_up(most, worst)
+        # Where slots ran out the count is a lower bound.
+        tried = round_up(most, worst)
 
 
-def _round_up(size: int, worst: int) -> int:
-    # Steps of a quarter: sizes of similar data meet, and nothing compiles again.
-    step = 2 ** max(2, size.bit_length() - 3)
-    return min(worst, max(step, -(-size // step) * step))
+def _measure_support(encoding: Encoding, lists: jax.Array, plan: _Plan) -> int:
+    """Slots that the largest support of the queries' `lists` `[Q, K]` needs."""
+    worst = min(encoding.ids.shape[0], plan.k2.width * encoding.ids.shape[1])
+    size = round_up(20 * plan.k1.width, worst)
+    support = query_support(encoding, lists, plan.k2.value, size=size)
+    return max(size, round_up(int(support.most), worst))
 
 
-@functools.partial(jax.jit, static_argnames=("size",))
-def _support(
-    encoding: Encoding, lists: jax.Array, k2: jax.Array | None, *, size: int
-) -> Support:
-    return query_support(encoding, lists, k2, size=size)
-
-
-@functools.partial(jax.jit, static_argnames=("shards",))
-def _scores(
-    query: jax.Array,
-    gallery: jax.Array,
-    found: _Encoded,
-    lambda_: jax.Array,
+@functools.partial(jax.jit, static_argnames=("width", "padded"))
+def _averaged(
+    ids: jax.Array,
+    k2: jax.Array | None,
+    queries: jax.Array,
     *,
-    shards: RowShards | None,
+    width: int,
+    padded: int,
 ) -> jax.Array:
-    """Scores `[Q, G]`."""
+    """Whose encodings are averaged, `[N, width]`: at 1 no one's but the image's own.
 
-    def part(own: tuple[jax.Array, jax.Array], whole) -> jax.Array:
-        (gallery, nearest), (query, found, lambda_) = own, whole
-
-        def take(scores: jax.Array, start: jax.Array, shared: jax.Array) -> jax.Array:
-            tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
-            return lax.dynamic_update_slice_in_dim(scores, tile, start, 1)
-
-        empty = jnp.zeros((query.shape[0], gallery.shape[0]))
-        return over_gallery(
-            found.support, found.encoding, nearest, found.k2, take, empty
-        )
-
-    whole = query, found._replace(nearest=None), lambda_
-    return on_parts(part, shards, join=1)((gallery, found.nearest), whole)
+    Behind more duplicates than a list holds, the image is not the first of its own.
+    """
+    own = jnp.arange(ids.shape[0], dtype=jnp.int32)
+    if width == 1:
+        return own[:, None]
+    lists = ids[:, :width]
+    if k2 is not None:
+        lists = lists.at[:, 0].set(jnp.where(k2 == 1, own, lists[:, 0]))
+    # What pads the queries is in no list, so its own encoding is empty.
+    pads = (own >= queries) & (own < padded)
+    return jnp.where(pads[:, None], own[:, None], lists)
 
 
-@functools.partial(jax.jit, static_argnames=("top", "shards"))
-def _ranking(
-    query: jax.Array,
-    gallery: jax.Array,
-    found: _Encoded,
-    lambda_: jax.Array,
-    tiles: tuple[Tile, ...],
-    *,
-    top: int,
-    shards: RowShards | None,
-) -> Ranking:
-    """The best `top` of each row of scores, kept up to date tile by tile."""
-
-    def part(own: tuple[jax.Array, jax.Array], whole) -> Ranking:
-        (gallery, nearest), (query, found, lambda_, tiles) = own, whole
-        (Q, _), G = query.shape, gallery.shape[0]
-        width, offset = min(top, G), part_start(shards, G)
-
-        def take(
-            state: tuple[Ranking, jax.Array], start: jax.Array, shared: jax.Array
-        ) -> tuple[Ranking, jax.Array]:
-            kept, seen = state
-            tile = _blend(query, gallery, found.minimum, lambda_, start, shared)
-            tile = adjusted(tile, tiles, jnp.int32(0), offset + start)
-            ids = start + jnp.arange(tile.shape[1], dtype=jnp.int32)
-            tile = jnp.where(ids[None] < seen, -jnp.inf, tile)
-            # What is kept stands first and has lower ids: ties stay in gallery order.
-            place = best(jnp.concatenate([kept.scores, tile], axis=1), width)
-            ids = jnp.broadcast_to(ids[None] + offset, tile.shape)
-            ids = jnp.concatenate([kept.ids, ids], axis=1)
-            ids = jnp.take_along_axis(ids, place.ids, axis=1)
-            return Ranking(ids, place.scores), start + tile.shape[1]
-
-        none = Ranking(jnp.zeros((Q, width), jnp.int32), jnp.full((Q, width), -jnp.inf))
-        kept = over_gallery(
-            found.support, found.encoding, nearest, found.k2, take, (none, jnp.int32(0))
-        )[0]
-        return unmarked(Ranking(*gather_lists(Neighbors(*kept), shards, top)))
-
-    whole = query, found._replace(nearest=None), lambda_, tiles
-    return on_parts(part, shards, join=None)((gallery, found.nearest), whole)
+class _Own(NamedTuple):
+    gallery: jax.Array  # [G, D] unit rows
+    nearest: jax.Array  # [G, K] pool ids whose encodings are averaged
 
 
-def _blend(
-    query: jax.Array,
-    gallery: jax.Array,
-    minimum: jax.Array,
-    lambda_: jax.Array,
-    start: jax.Array,
-    shared: jax.Array,
-) -> jax.Array:
-    """1 - final distance `[Q, tile]` from the Jaccard similarity of the tile."""
-    images = lax.dynamic_slice_in_dim(gallery, start, shared.shape[1])
-    cosine = jnp.matmul(query, images.T, precision="highest")
-    return 1 - (1 - lambda_) * (1 - shared) - lambda_ * distance(cosine, minimum)
+class _Whole(NamedTuple):
+    query: jax.Array  # [Q, D] unit rows
+    minimum: jax.Array  # [Q] smallest cosine of each query over the pool
+    encoding: Encoding  # of the pool
+    support: Support  # mean encodings of the queries
+    k2: jax.Array | None  # how many of `nearest` count; None for all
+    lambda_: jax.Array  # scalar float32
+
+
+def _scan(
+    pair: Pair,
+    pool: NeighborLists,
+    encoding: Encoding,
+    support: Support,
+    averaged: jax.Array,
+    plan: _Plan,
+    lambda_: float | jax.Array,
+) -> Scan:
+    Q, G = pair.query.shape[0], pair.gallery.shape[0]
+    weight = jnp.asarray(lambda_, jnp.float32)
+    minimum = pool.minimum[:Q]
+    return Scan(
+        own=_Own(pair.gallery, averaged[Q:]),
+        whole=_Whole(pair.query, minimum, encoding, support, plan.k2.value, weight),
+        tiles=_tiles,
+        sizes=(Q, G),
+        split="gallery",
+        shards=row_shards(pair.gallery),
+    )
+
+
+def _tiles(
+    own: _Own, whole: _Whole, take: Callable[[Carry, Tile], Carry], carry: Carry
+) -> Carry:
+    """Tiles of `1 - final distance`: all queries, one part of the gallery each."""
+
+    def blend(carry: Carry, start: jax.Array, shared: jax.Array) -> Carry:
+        images = lax.dynamic_slice_in_dim(own.gallery, start, shared.shape[1])
+        apart = distance(cosines(whole.query, images), whole.minimum)
+        scores = 1 - (1 - whole.lambda_) * (1 - shared) - whole.lambda_ * apart
+        return take(carry, Tile(scores, jnp.int32(0), start))
+
+    return over_gallery(
+        whole.support, whole.encoding, own.nearest, whole.k2, blend, carry
+    )

@@ -12,39 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._lists import joined
-from dex_jax.neighbors._mesh import (
-    RowShards,
-    gather_lists,
-    on_parts,
-    part_start,
-    row_shards,
-)
-from dex_jax.neighbors._search import self_search
-from dex_jax.neighbors._tiles import joint_search_tiles, self_search_tiles
-from dex_jax.rerank._blocks import (
-    even_block,
+from dex_jax.neighbors import NeighborLists
+from dex_jax.neighbors._blocks import (
+    divide,
     map_blocks,
     map_blocks_with,
+    repeat,
     take_rows,
 )
+from dex_jax.neighbors._form import by_form, is_wide
 
-_SLOT_BYTES = 32 * 2**20
-
-
-class Pool(NamedTuple):
-    """Neighbour lists of queries and gallery together.
-
-    Attributes:
-        ids: `[N, L]` int32, sorted by falling cosine, the point itself counted.
-        cosines: `[N, L]` float32.
-        minimum: `[N]` float32, the smallest cosine of each point over the pool.
-    """
-
-    ids: jax.Array
-    cosines: jax.Array
-    minimum: jax.Array
+# Bytes of a block's largest array.
+_CPU_BYTES = 32 * 2**20
+_WIDE_BYTES = 2**30
 
 
 class Reach(NamedTuple):
@@ -85,75 +65,6 @@ class Members(NamedTuple):
     most: jax.Array
 
 
-def pool_neighbors(
-    query: jax.Array,
-    gallery: jax.Array,
-    graph: tuple[Neighbors, jax.Array] | None,
-    *,
-    width: int,
-) -> Pool:
-    """Finds the lists of all points, from the gallery's own lists where given.
-
-    These are at least `width` wide, or G.
-    """
-    shards = row_shards(gallery)
-    if graph is None and shards is None:
-        return _whole_pool(query, gallery, width=width)
-    if graph is None:
-        # The pool's rows cannot be split evenly, but the gallery's are.
-        graph = self_search(gallery, k=min(width, gallery.shape[0]))
-    return _joined_pool(query, gallery, graph, width=width, shards=shards)
-
-
-@functools.partial(jax.jit, static_argnames=("width",))
-def _whole_pool(query: jax.Array, gallery: jax.Array, *, width: int) -> Pool:
-    found, minimum = self_search(jnp.concatenate([query, gallery]), k=width)
-    return Pool(found.ids, found.scores, minimum)
-
-
-@functools.partial(jax.jit, static_argnames=("width", "shards"))
-def _joined_pool(
-    query: jax.Array,
-    gallery: jax.Array,
-    graph: tuple[Neighbors, jax.Array],
-    *,
-    width: int,
-    shards: RowShards | None,
-) -> Pool:
-    """Lets the queries into the gallery's lists, and the gallery into theirs."""
-    Q, G = query.shape[0], gallery.shape[0]
-
-    def part(
-        own: tuple[jax.Array, Neighbors], query: jax.Array
-    ) -> tuple[tuple[Neighbors, jax.Array], tuple[Neighbors, jax.Array]]:
-        rows, known = own
-        (found, lowest), admitted = joint_search_tiles(
-            query, rows, known, k=width, offset=part_start(shards, rows.shape[0])
-        )
-        found = gather_lists(found, shards, min(width, G))
-        lowest = lowest if shards is None else lax.pmin(lowest, shards.axes)
-        return (found, lowest), admitted
-
-    known, minimum = graph
-    (across, lowest), (lists, lowest_g) = on_parts(part, shards, join=(None, 0))(
-        (gallery, known), query
-    )
-    # The largest distance of a point comes out of the same products as its neighbours.
-    among, lowest_q = self_search_tiles(query, k=min(Q, width), minimum=True)
-    found = joined(
-        jnp.concatenate([among.ids, across.ids], axis=1),
-        jnp.concatenate([among.scores, across.scores], axis=1),
-        width,
-    )
-    return Pool(
-        jnp.concatenate([found.ids, lists.ids]),
-        jnp.concatenate([found.scores, lists.scores]),
-        jnp.concatenate(
-            [jnp.minimum(lowest_q, lowest), jnp.minimum(minimum, lowest_g)]
-        ),
-    )
-
-
 def reciprocal(
     ids: jax.Array, half: int, reach: Reach | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -169,18 +80,17 @@ def reciprocal(
         where a neighbour is not reciprocal.
     """
     N, K = ids.shape
-    block = even_block(N, _SLOT_BYTES // (4 * K * K))
+    blocks = divide(N, _block_bytes() // (4 * K * K))
 
-    def ranks(start: jax.Array) -> jax.Array:
-        point = start + jnp.arange(block, dtype=jnp.int32)
-        lists = take_rows(ids, lax.dynamic_slice_in_dim(ids, start, block))
-        rank = jnp.arange(K, dtype=jnp.int32)
+    def ranks(i: jax.Array) -> jax.Array:
+        point = blocks.start(i) + jnp.arange(blocks.size, dtype=jnp.int32)
+        lists = take_rows(ids, blocks.take(ids, i))  # [b, K, K]
+        rank = jnp.arange(K, dtype=jnp.int32) - K
         # A point stands in a list once at most: the sum is its rank, or K if absent.
-        return K + jnp.sum(
-            jnp.where(lists == point[:, None, None], rank[None, None] - K, 0), axis=2
-        )  # [b, K]
+        here = jnp.where(lists == point[:, None, None], rank[None, None], 0)
+        return K + jnp.sum(here, axis=2, dtype=jnp.int32)  # [b, K]
 
-    rank = map_blocks(ranks, rows=N, block=block)
+    rank = map_blocks(ranks, blocks)
     if reach is None:
         near = rank[:, : half + 1] <= half
         return rank < K, jnp.where(near, ids[:, : half + 1], -1)
@@ -206,76 +116,91 @@ def expand(
     """
     N, K = ids.shape
     full, near = reciprocal(ids, half, reach)
-    slots = K * (half + 1)
-    block = even_block(N, _SLOT_BYTES // (4 * (N + 4 * slots)))
-    row = jnp.arange(block, dtype=jnp.int32)[:, None]
-    number = jnp.arange(1, slots + 1, dtype=jnp.int32)[None]
+    blocks = divide(N, _block_bytes() // (4 * (N + 4 * K * (half + 1))))
 
-    def one_block(
-        start: jax.Array, marks: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
-        own = lax.dynamic_slice_in_dim(ids, start, block)  # [b, K]
-        inside = lax.dynamic_slice_in_dim(full, start, block)  # [b, K]
-        # What each point of the pool is to the row: -2 in R, -1 in the list alone.
-        marks = marks.at[row, own].set(
-            jnp.where(inside, -2, -1), mode="promise_in_bounds"
-        )
-        members = take_rows(near, own)  # [b, K, H]
-        real = (members >= 0) & inside[:, :, None]
-        members = jnp.maximum(members, 0).reshape(block, slots)
-        mark = marks.at[row, members].get(mode="promise_in_bounds")
-        common = (real & (mark == -2).reshape(real.shape)).sum(axis=2)
-        # Strictly more than two thirds, as the authors' code; in whole numbers.
-        accepted = 3 * common > 2 * real.sum(axis=2)  # [b, K]
-        new = (real & accepted[:, :, None]).reshape(block, slots) & (mark > -2)
-        # Of the slots that bring one point, the table keeps the number of one alone.
-        marks = marks.at[row, jnp.where(new, members, N)].set(number, mode="drop")
-        listed = marks.at[row, own].get(mode="promise_in_bounds") != -1
-        kept = marks.at[row, members].get(mode="promise_in_bounds") == number
-        kept &= new & (mark == 0)
-        place = jnp.cumsum(kept, axis=1, dtype=jnp.int32)
-        brought = jnp.full((block, extra), -1, jnp.int32)
-        brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
-            members, mode="drop"
-        )
-        # All that was marked is listed or brought, unless slots ran out. The zero hangs
-        # on what was read: what only has to come later is not cleared in place, but
-        # copied whole.
-        zero = jnp.where(listed[0, 0] & (place[0, -1] < 0), 1, 0)
-        marks = marks.at[row, own].set(zero, mode="promise_in_bounds")
-        used = jnp.where(brought >= 0, brought, N)
-        marks = marks.at[row, used].set(zero, mode="drop")
-        return (listed, brought, place[:, -1]), marks
+    def one_block(i: jax.Array, marks: jax.Array) -> tuple[_Expanded, jax.Array]:
+        own = _Own(blocks.take(ids, i), blocks.take(full, i))
+        return _expand_block(own, near, marks, extra)
 
-    listed, brought, count = map_blocks_with(
-        one_block, jnp.zeros((block, N), jnp.int32), rows=N, block=block
+    scratch = jnp.zeros((blocks.size, N), jnp.int32)
+    found = map_blocks_with(one_block, scratch, blocks)
+    return Members(found.listed, found.brought, found.needed.max())
+
+
+class _Own(NamedTuple):
+    """Lists of a block of points, and which of their entries are reciprocal."""
+
+    ids: jax.Array  # [b, K] int32
+    inside: jax.Array  # [b, K] bool
+
+
+class _Expanded(NamedTuple):
+    listed: jax.Array  # [b, K] bool
+    brought: jax.Array  # [b, extra] int32, -1 in unused slots
+    needed: jax.Array  # [b] int32, what was brought, and what did not fit
+
+
+def _expand_block(
+    own: _Own, near: jax.Array, marks: jax.Array, extra: int
+) -> tuple[_Expanded, jax.Array]:
+    """Eq. 8 for a block of points.
+
+    Args:
+        own: their lists `[b, K]`.
+        near: `[N, H]` half sets of all points, -1 where not reciprocal.
+        marks: `[b, N]` zeros; what each point of the pool is to a row of the block.
+        extra: slots for members from outside the list.
+
+    Returns:
+        The sets, and `marks` cleared again.
+    """
+    (b, K), H, N = own.ids.shape, near.shape[1], marks.shape[1]
+    row = jnp.arange(b, dtype=jnp.int32)[:, None]
+    # -2 marks the members of R, -1 what is in the list alone.
+    marks = marks.at[row, own.ids].set(
+        jnp.where(own.inside, -2, -1), mode="promise_in_bounds"
     )
-    return Members(listed, brought, count.max())
+    members = take_rows(near, own.ids)  # [b, K, H]
+    real = (members >= 0) & own.inside[:, :, None]
+    members = jnp.maximum(members, 0).reshape(b, K * H)
+    mark = marks.at[row, members].get(mode="promise_in_bounds")
+    common = real & (mark == -2).reshape(real.shape)
+    # Strictly more than two thirds, as the authors' code; in whole numbers.
+    accepted = 3 * common.sum(axis=2) > 2 * real.sum(axis=2)  # [b, K]
+    new = (real & accepted[:, :, None]).reshape(b, K * H) & (mark > -2)
+    # Several slots may bring one point: the one of the highest number stays.
+    number = jnp.arange(1, K * H + 1, dtype=jnp.int32)[None]
+    marks = marks.at[row, jnp.where(new, members, N)].max(number, mode="drop")
+    listed = marks.at[row, own.ids].get(mode="promise_in_bounds") != -1
+    kept = marks.at[row, members].get(mode="promise_in_bounds") == number
+    kept &= new & (mark == 0)
+    place = jnp.cumsum(kept, axis=1, dtype=jnp.int32)
+    brought = jnp.full((b, extra), -1, jnp.int32)
+    brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
+        members, mode="drop"
+    )
+    # Cleared where it was marked, which is listed or brought, unless slots ran out.
+    # The zero is computed from what was read: a write that merely has to come later is
+    # not done in place, but on a copy of the whole table.
+    zero = jnp.where(listed[0, 0] & (place[0, -1] < 0), 1, 0)
+    marks = marks.at[row, own.ids].set(zero, mode="promise_in_bounds")
+    marks = marks.at[row, jnp.where(brought >= 0, brought, N)].set(zero, mode="drop")
+    return _Expanded(listed, brought, place[:, -1]), marks
 
 
 @jax.jit
-def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
-    """Weights exp(-d) of the members, d scaled by its row maximum; rows sum to one."""
-    N, K = members.listed.shape
-    E = members.extra.shape[1]
-    block = even_block(N, _SLOT_BYTES // (4 * rows.shape[1]))
-    # Points that bring in about as many members share a block: none waits for another.
-    order = jnp.argsort((members.extra >= 0).sum(axis=1))
+def encode(rows: jax.Array, pool: NeighborLists, members: Members) -> Encoding:
+    """Eq. 7: weights exp(-d) of the members; rows sum to one.
 
-    def cosines(start: jax.Array) -> jax.Array:
-        points = lax.dynamic_slice_in_dim(order, start, block)
-        own, other = take_rows(rows, points), take_rows(members.extra, points)
-
-        def one(e: jax.Array, found: jax.Array) -> jax.Array:
-            at = jnp.maximum(lax.dynamic_index_in_dim(other, e, 1, False), 0)
-            value = jnp.sum(own * take_rows(rows, at), axis=1)
-            return lax.dynamic_update_index_in_dim(found, value, e, 1)
-
-        used = (other >= 0).sum(axis=1).max()
-        return lax.fori_loop(0, used, one, jnp.zeros((block, E)))
-
-    extra = take_rows(map_blocks(cosines, rows=N, block=block), jnp.argsort(order))
-    cosine = jnp.concatenate([pool.cosines[:, :K], extra], axis=1)
+    Args:
+        rows: `[N, D]` unit rows of the pool.
+        pool: their lists, `[N, L]` with L at least K.
+        members: their sets.
+    """
+    K = members.listed.shape[1]
+    cosine = jnp.concatenate(
+        [pool.scores[:, :K], _extra_cosines(rows, members.extra)], axis=1
+    )
     used = jnp.concatenate([members.listed, members.extra >= 0], axis=1)
     weight = jnp.where(used, jnp.exp(-distance(cosine, pool.minimum)), 0)
     total = weight.sum(axis=1, keepdims=True)
@@ -286,8 +211,42 @@ def encode(rows: jax.Array, pool: Pool, members: Members) -> Encoding:
     )
 
 
+def _extra_cosines(rows: jax.Array, extra: jax.Array) -> jax.Array:
+    """Cosines `[N, E]` of points to members from outside their lists."""
+    (N, D), E = rows.shape, extra.shape[1]
+    if is_wide():
+        blocks = divide(N, _WIDE_BYTES // (4 * D * max(1, E)))
+
+        def pairs(i: jax.Array) -> jax.Array:
+            others = take_rows(rows, jnp.maximum(blocks.take(extra, i), 0))
+            return jnp.sum(blocks.take(rows, i)[:, None] * others, axis=2)
+
+        return map_blocks(pairs, blocks)
+    blocks = divide(N, _CPU_BYTES // (4 * D))
+    # Points that bring in about as many members share a block: none waits for another.
+    order = jnp.argsort((extra >= 0).sum(axis=1))
+
+    def slots(i: jax.Array) -> jax.Array:
+        points = blocks.take(order, i)
+        own, other = take_rows(rows, points), take_rows(extra, points)
+
+        def slot(e: jax.Array, found: jax.Array) -> jax.Array:
+            at = jnp.maximum(lax.dynamic_index_in_dim(other, e, 1, False), 0)
+            value = jnp.sum(own * take_rows(rows, at), axis=1)
+            return lax.dynamic_update_index_in_dim(found, value, e, 1)
+
+        used = (other >= 0).sum(axis=1, dtype=jnp.int32).max()
+        return repeat(used, slot, jnp.zeros((blocks.size, E), jnp.float32))
+
+    return take_rows(map_blocks(slots, blocks), jnp.argsort(order))
+
+
 def distance(cosine: jax.Array, minimum: jax.Array) -> jax.Array:
     """Squared Euclidean distance `[N, K]` over its largest value in each row."""
     # Rounding may leave the cosine of equal rows a little above one.
     largest = jnp.maximum(1 - minimum[:, None], 0)
     return jnp.maximum(1 - cosine, 0) / jnp.where(largest == 0, 1, largest)
+
+
+def _block_bytes() -> int:
+    return by_form(cpu=_CPU_BYTES, wide=_WIDE_BYTES)

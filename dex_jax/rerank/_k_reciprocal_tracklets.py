@@ -1,24 +1,26 @@
 """k-reciprocal re-ranking of queries against tracklets, expanded to images."""
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, is_concrete, unit_rows
-from dex_jax.rerank._embeddings import Ranking, unit_pair
-from dex_jax.rerank._k_reciprocal import (
-    Options,
-    read_options,
-    reciprocal_ranking,
-    reciprocal_scores,
-)
+from dex_jax._checks import check_ids, first_rows, is_concrete, unit_rows
+from dex_jax.neighbors._blocks import divide, repeat
+from dex_jax.rerank._embeddings import Pair, read_pair
+from dex_jax.rerank._k_reciprocal import Options, Result, read_options, with_sizes
+from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 from dex_jax.rerank._tracklets import (
     Tracklets,
     group_tracklets,
-    pull_in_ranking,
     pull_in_scores,
     tracklet_means_of,
 )
+
+# Queries whose images are scored at a time.
+_QUERIES = 64
 
 
 def tracklet_k_reciprocal(
@@ -65,35 +67,44 @@ def tracklet_k_reciprocal(
         >>> (scores[0, 0] > scores[0, 1]).item(), (scores[0, 0] == scores[0, 2]).item()
         (True, True)
     """
-    query, gallery = unit_pair(query, gallery)
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
-    tracklets = group_tracklets(ids)
+    pair = read_pair(query, gallery)
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=pair.gallery.shape[0])
     options = read_options(k1, k2, lambda_, k1_max, k2_max)
-    return tracklet_reciprocal_scores(query, gallery, tracklets, options)
+    scores = with_tracklet_scan(pair, group_tracklets(ids), options, all_scores)
+    return first_rows(scores, pair.number)
 
 
-def tracklet_reciprocal_scores(
-    query: jax.Array, gallery: jax.Array, tracklets: Tracklets, options: Options
-) -> jax.Array:
-    """`tracklet_k_reciprocal` of unit rows and grouped tracklets."""
-    means = _means(gallery, tracklets)
-    scores = reciprocal_scores(query, means, options)  # [Q, T]
-    return pull_in_scores(scores[:, tracklets.labels], tracklets)
-
-
-def tracklet_reciprocal_ranking(
-    query: jax.Array,
-    gallery: jax.Array,
+def with_tracklet_scan(
+    pair: Pair,
     tracklets: Tracklets,
     options: Options,
-    *,
-    top: int,
-) -> Ranking:
-    """The best `top` images of `tracklet_reciprocal_scores`."""
-    means = _means(gallery, tracklets)
-    best = reciprocal_ranking(query, means, options, top=min(top, means.shape[0]))
-    leaders = tracklets.order[tracklets.starts[best.ids]]
-    return pull_in_ranking(Ranking(leaders, best.scores), tracklets, top=top)
+    use: Callable[[Scan], Result],
+) -> Result:
+    """Runs something on the scores of `tracklet_k_reciprocal`, of images.
+
+    The scores of tracklets `[Q, T]` are held whole, those of images are not.
+    """
+    means = pair._replace(gallery=_means(pair.gallery, tracklets))
+    scores = with_sizes(means, None, options, all_scores)
+    sizes = (pair.query.shape[0], pair.gallery.shape[0])
+    return use(Scan(scores, tracklets, _image_tiles, sizes, split="queries"))
+
+
+def _image_tiles(
+    scores: jax.Array,
+    tracklets: Tracklets,
+    take: Callable[[Carry, Tile], Carry],
+    carry: Carry,
+) -> Carry:
+    """Tiles of image scores from those of tracklets `[Q, T]`: some queries each."""
+    blocks = divide(scores.shape[0], _QUERIES)
+
+    def block(i: jax.Array, carry: Carry) -> Carry:
+        images = blocks.take(scores, i)[:, tracklets.labels]
+        pulled = pull_in_scores(images, tracklets)
+        return take(carry, Tile(pulled, blocks.start(i), jnp.int32(0)))
+
+    return repeat(blocks.number, block, carry)
 
 
 def _means(gallery: jax.Array, tracklets: Tracklets) -> jax.Array:

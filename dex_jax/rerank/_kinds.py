@@ -1,38 +1,49 @@
 """The three kinds of re-ranking steps, each a type of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
-from dex_jax._checks import check_ids
-from dex_jax.neighbors import Neighbors
+from dex_jax._checks import check_ids, first_rows
+from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import self_search
-from dex_jax.rerank._embeddings import Embeddings, Ranking, read_scores, unit_pair
+from dex_jax.rerank._embeddings import (
+    Embeddings,
+    Pair,
+    Ranking,
+    read_pair,
+    read_scores,
+)
+from dex_jax.rerank._scan import Adjust, Scan, Tile, all_scores
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets
 
-# The gallery's own neighbour lists, the image itself counted, and the smallest cosine
-# of each image over the gallery.
-Graph = tuple[Neighbors, jax.Array]
 Planned = TypeVar("Planned")
-# From a tile of scores [b, c], its first row and its first column to a tile.
-Tile = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# What a step was asked for: names and values of options that differ from the defaults.
+Options = tuple[tuple[str, object], ...]
 
 
 class State(NamedTuple):
-    """What a chain carries: checked unit rows and grouped tracklets.
+    """What a chain carries.
 
     Attributes:
-        query: `[Q, D]` unit rows.
-        gallery: `[G, D]` unit rows.
+        pair: unit rows of queries and gallery.
         tracklets: the gallery's images by tracklet, or None.
     """
 
-    query: jax.Array
-    gallery: jax.Array
+    pair: Pair
     tracklets: Tracklets | None
+
+    def with_query(self, query: jax.Array) -> "State":
+        """The state with other queries `[Q, D]`."""
+        return self._replace(pair=self.pair._replace(query=query))
+
+    def with_gallery(self, gallery: jax.Array) -> "State":
+        """The state with another gallery `[G, D]`."""
+        return self._replace(pair=self.pair._replace(gallery=gallery))
 
 
 def _no_lists(size: int) -> int:
@@ -40,92 +51,155 @@ def _no_lists(size: int) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Expand:
+class _Written:
+    """A step shown as the text that `parse` reads."""
+
+    name: str
+    options: Options
+
+    def __repr__(self) -> str:
+        if not self.options:
+            return self.name
+        # Text cannot hold arrays and traced values.
+        if not all(isinstance(value, int | float | str) for _, value in self.options):
+            return f"{self.name}(...)"
+        inside = ",".join(f"{name}={_short(value)}" for name, value in self.options)
+        return f"{self.name}({inside})"
+
+
+def _short(value: object) -> str:
+    """The shortest text that reads as the value."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value).removesuffix(".0")
+
+
+@dataclass(frozen=True, repr=False)
+class Expand(_Written):
     """A step that changes embeddings: `Embeddings -> Embeddings`.
 
     Attributes:
         name: as in `parse`.
-        apply: from the state and the gallery's graph to the next state.
+        apply: from the state and the gallery's own lists to the next state.
         width: neighbours of each gallery image that it reads, for a gallery of `G`.
-        changes_gallery: the gallery's graph does not hold afterwards.
+        changes_gallery: the gallery's lists do not hold afterwards.
         needs_tracklets: the embeddings must have tracklet ids.
+        options: what the step was asked for.
     """
 
     name: str
-    apply: Callable[[State, Graph | None], State]
+    apply: Callable[[State, NeighborLists | None], State]
     width: Callable[[int], int] = _no_lists
     changes_gallery: bool = False
     needs_tracklets: bool = False
+    options: Options = field(default=(), compare=False)
 
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """Applies the step alone; the rows it returns have unit length."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
-        graph = build_graph(state.gallery, self.width(state.gallery.shape[0]))
-        after = self.apply(state, graph)
-        return Embeddings(after.query, after.gallery, embeddings.tracklet_ids)
+        gallery = state.pair.gallery
+        lists = build_lists(gallery, self.width(gallery.shape[0]))
+        query, gallery, count = self.apply(state, lists).pair
+        return Embeddings(first_rows(query, count), gallery, embeddings.tracklet_ids)
 
 
-@dataclass(frozen=True)
-class Rank:
+@dataclass(frozen=True, repr=False)
+class Rank(_Written):
     """A step that scores the gallery: `Embeddings -> scores`.
 
     Attributes:
         name: as in `parse`.
-        scores: from the state and the gallery's graph to scores `[Q, G]`.
-        ranking: the same, but the best `top` alone, never a `Q x G` array; tiles of
-            scores go through the refine steps given (see `adjusted`).
+        scan: from the state and the gallery's own lists to what a function makes of
+            the step's scan.
         width: neighbours of each gallery image that it reads, for a gallery of `G`.
         needs_tracklets: the embeddings must have tracklet ids.
+        options: what the step was asked for.
     """
 
     name: str
-    scores: Callable[[State, Graph | None], jax.Array]
-    ranking: Callable[[State, Graph | None, int, tuple[Tile, ...]], Ranking]
+    scan: Callable[[State, NeighborLists | None, Callable[[Scan], Any]], Any]
     width: Callable[[int], int] = _no_lists
     needs_tracklets: bool = False
+    options: Options = field(default=(), compare=False)
 
     def __call__(self, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone: scores `[Q, G]`."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
-        graph = build_graph(state.gallery, self.width(state.gallery.shape[0]))
-        return self.scores(state, graph)
+        gallery = state.pair.gallery
+        lists = build_lists(gallery, self.width(gallery.shape[0]))
+        scores = self.scan(state, lists, all_scores)
+        return first_rows(scores, state.pair.number)
 
 
-@dataclass(frozen=True)
-class Refine:
+class Pairwise(NamedTuple):
+    """A change of each score that looks at nothing but its query and its image.
+
+    Attributes:
+        function: `(by_query, rest, tile) -> scores` of the tile.
+        by_query: arrays `[Q, ...]`.
+        rest: any other arrays.
+        sizes: `(Q, G)` of what it was made for.
+    """
+
+    function: Callable[[Any, Any, Tile], jax.Array]
+    by_query: Any
+    rest: Any
+    sizes: tuple[int, int]
+
+    def adjust(self, rows: int) -> Adjust:
+        """The change for scores of so many queries, padded ones included."""
+        more = rows - self.sizes[0]
+
+        def padded(array: jax.Array) -> jax.Array:
+            pad = ((0, more), *((0, 0) for _ in array.shape[1:]))
+            return jnp.pad(array, pad, mode="edge") if more else array
+
+        by_query = jax.tree.map(padded, self.by_query)
+        return Partial(self.function, by_query, self.rest)
+
+
+@dataclass(frozen=True, repr=False)
+class Refine(_Written):
     """A step that changes scores: `scores -> scores`.
 
     Attributes:
         name: as in `parse`.
-        scores: from scores `[Q, G]` and the state to scores `[Q, G]`.
-        ranking: the same on a Ranking, where the best K say what the best K are
-            afterwards; None where they do not, and `tile` is given.
-        tile: the same on a tile of the scores; also takes its first row and column.
-        sizes: `(Q, G)` of what the step was made for; any if None.
+        pairwise: the change where each score changes by itself; else None.
+        scores: else the change, from scores `[Q, G]` and the state to scores.
+        ranking: the same on a Ranking, the best K of which say what the best K are
+            afterwards.
         needs_tracklets: the embeddings must have tracklet ids.
+        options: what the step was asked for.
     """
 
     name: str
-    scores: Callable[[jax.Array, State], jax.Array]
+    pairwise: Pairwise | None = None
+    scores: Callable[[jax.Array, State], jax.Array] | None = None
     ranking: Callable[[Ranking, State], Ranking] | None = None
-    tile: Tile | None = None
-    sizes: tuple[int, ...] | None = None
     needs_tracklets: bool = False
+    options: Options = field(default=(), compare=False)
 
     def __call__(self, scores: jax.Array, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone to scores `[Q, G]` of these embeddings."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
         self.check_sizes(state)
-        return self.scores(read_scores(scores, "scores"), state)
+        return self.apply(read_scores(scores, "scores"), state)
+
+    def apply(self, scores: jax.Array, state: State) -> jax.Array:
+        """The change of all scores `[Q, G]`."""
+        if self.pairwise is None:
+            return known(self.scores)(scores, state)
+        zero = jnp.int32(0)
+        return self.pairwise.adjust(scores.shape[0])(Tile(scores, zero, zero))
 
     def check_sizes(self, state: State) -> None:
         """Refuses embeddings that the step was not made for."""
-        sizes = state.query.shape[0], state.gallery.shape[0]
-        if self.sizes not in (None, sizes):
+        sizes = state.pair.number, state.pair.gallery.shape[0]
+        if self.pairwise is not None and self.pairwise.sizes != sizes:
             raise ValueError(
-                f"{self.name}: was made for (Q, G) = {self.sizes}, the embeddings have "
-                f"{sizes}"
+                f"{self.name}: was made for (Q, G) = {self.pairwise.sizes}, the "
+                f"embeddings have {sizes}"
             )
 
 
@@ -134,25 +208,21 @@ Step = Expand | Rank | Refine
 
 def read_state(embeddings: Embeddings, track_users: list[str]) -> State:
     """Checks embeddings at the public border; `track_users` need tracklet ids."""
-    query, gallery = unit_pair(embeddings.query, embeddings.gallery)
+    pair = read_pair(embeddings.query, embeddings.gallery)
     if embeddings.tracklet_ids is None:
         if track_users:
             raise ValueError(
                 f"tracklet_ids: {', '.join(track_users)} needs them, got None"
             )
-        return State(query, gallery, None)
-    ids = check_ids(embeddings.tracklet_ids, "tracklet_ids", size=gallery.shape[0])
-    return State(query, gallery, group_tracklets(ids) if track_users else None)
+        return State(pair, None)
+    size = pair.gallery.shape[0]
+    ids = check_ids(embeddings.tracklet_ids, "tracklet_ids", size=size)
+    return State(pair, group_tracklets(ids) if track_users else None)
 
 
-def build_graph(gallery: jax.Array, width: int) -> Graph | None:
+def build_lists(gallery: jax.Array, width: int) -> NeighborLists | None:
     """The gallery's own lists of `width`; None where nobody reads them."""
     return self_search(gallery, k=width) if width else None
-
-
-def first(graph: Neighbors, width: int) -> Neighbors:
-    """The first `width` of each list."""
-    return Neighbors(graph.ids[:, :width], graph.scores[:, :width])
 
 
 def known(planned: Planned | None) -> Planned:
@@ -160,24 +230,3 @@ def known(planned: Planned | None) -> Planned:
     if planned is None:
         raise TypeError("the chain left out what this step said it needs")
     return planned
-
-
-def adjusted(
-    scores: jax.Array, tiles: tuple[Tile, ...], row: jax.Array, column: jax.Array
-) -> jax.Array:
-    """A tile of scores after the refine steps; masked ones stay above -inf.
-
-    Minus infinity is left to mark what has not been filled in a running list.
-    """
-    if not tiles:
-        return scores
-    for tile in tiles:
-        scores = tile(scores, row, column)
-    return jnp.maximum(scores, jnp.finfo(scores.dtype).min)
-
-
-def unmarked(ranking: Ranking) -> Ranking:
-    """Gives masked images, kept above -inf by `adjusted`, their -inf back."""
-    lowest = jnp.finfo(ranking.scores.dtype).min
-    scores = jnp.where(ranking.scores == lowest, -jnp.inf, ranking.scores)
-    return Ranking(ranking.ids, scores)

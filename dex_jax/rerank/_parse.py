@@ -1,27 +1,31 @@
 """Chains from text, such as `--rerank` on the command line takes."""
 
-import ast
-import inspect
 import re
-from collections.abc import Callable
 
 from dex_jax.rerank import steps
-from dex_jax.rerank._chain import Pipeline, chain
+from dex_jax.rerank._chain import Pipeline, allowed, chain, make_step
 from dex_jax.rerank._kinds import Step
 
-# Steps by the names that `parse` knows.
-_STEPS: dict[str, Callable[..., Step]] = {
-    "aqe": steps.aqe,
-    "alpha_qe": steps.alpha_qe,
-    "dex": steps.dex,
-    "dba": steps.dba,
-    "tracklet_means": steps.tracklet_means,
-    "cosine": steps.cosine,
-    "k_reciprocal": steps.k_reciprocal,
-    "tracklet_k_reciprocal": steps.tracklet_k_reciprocal,
-    "diffusion": steps.diffusion,
-    "tracklet": steps.tracklet,
-}
+# Steps that need nothing but numbers and words.
+_NAMES = (
+    "aqe",
+    "alpha_qe",
+    "dex",
+    "dba",
+    "tracklet_means",
+    "cosine",
+    "k_reciprocal",
+    "tracklet_k_reciprocal",
+    "diffusion",
+    "tracklet",
+)
+_LONGEST = 10_000
+# One item and the comma or end behind it: a step with what stands in its brackets, and
+# an option with a number or a word.
+_STEP = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\)\s*)?(?:,|\Z)", re.ASCII)
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_WORD = r"(['\"]?)([A-Za-z_]\w*)\3"
+_OPTION = re.compile(rf"\s*([\w-]+)\s*=\s*(?:({_NUMBER})|{_WORD})\s*(?:,|\Z)", re.ASCII)
 
 
 def parse(text: str) -> Pipeline:
@@ -29,59 +33,64 @@ def parse(text: str) -> Pipeline:
 
     Args:
         text: names of steps, with options in brackets where they differ from the
-            paper's values; "none" is plain cosine similarity.
+            paper's values, 10,000 characters at most; "none" is plain cosine
+            similarity.
 
     Returns:
-        The pipeline, as `chain` makes it.
+        The pipeline, as `chain` makes it. Its own text is the shortest for the same:
+        `cosine`, which ranks where no other step does, and defaults are left out.
 
     Raises:
         ValueError: text of another form, or an unknown name, option or value; names
             the step, the option and what is allowed.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from dex_jax.rerank import Embeddings
-        >>> gallery = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-        >>> parse("alpha_qe(k=1)")(Embeddings(gallery[:1], gallery), top=1).ids
-        Array([[0]], dtype=int32)
+        >>> parse(" dex( k=10, alpha=2.0 ), cosine"), parse("cosine")
+        (dex(k=10), none)
     """
-    if text.strip() == "none":
-        return chain()
-    # A comma separates steps unless it stands inside brackets.
-    parts = [part.strip() for part in re.split(r",(?![^(]*\))", text)]
-    return chain(*[_parse_step(part) for part in parts])
-
-
-def _parse_step(part: str) -> Step:
-    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
-    if match is None:
-        raise ValueError(f"rerank: cannot read {part!r}; expected name or name(k=10)")
-    name, inside = match.groups()
-    if name not in _STEPS:
-        raise ValueError(
-            f"rerank: unknown step {name!r}; allowed are none, {', '.join(_STEPS)}"
-        )
-    allowed = list(inspect.signature(_STEPS[name]).parameters)
-    options = {}
-    for item in filter(None, (i.strip() for i in (inside or "").split(","))):
-        key, equals, value = (piece.strip() for piece in item.partition("="))
-        if not equals or key not in allowed:
-            raise ValueError(
-                f"rerank: {name} has no option {item!r}; allowed are "
-                + (", ".join(f"{a}=" for a in allowed) or "none")
-            )
-        if key in options:
-            raise ValueError(f"rerank: {name} has the option {key!r} twice")
-        options[key] = _parse_value(value)
     try:
-        return _STEPS[name](**options)
+        if len(text) > _LONGEST:
+            raise ValueError(f"expected at most {_LONGEST} characters, got {len(text)}")
+        if text.strip() == "none":
+            return chain()
+        form = "steps such as dex(k=10),dba without brackets in brackets"
+        return chain(*[_read_step(*found) for found in _items(_STEP, text, form)])
     except ValueError as error:
-        raise ValueError(f"rerank: {name}: {error}") from None
+        raise ValueError(f"rerank: {error}") from None
 
 
-def _parse_value(text: str) -> int | float | str:
-    """A number where it reads as one, otherwise a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text.strip("'\"")
+def _items(pattern: re.Pattern[str], text: str, form: str) -> list[tuple[str, ...]]:
+    """Reads items with commas between them, to the end of the text."""
+    found: list[re.Match[str]] = []
+    while not found or found[-1][0].endswith(","):
+        at = found[-1].end() if found else 0
+        match = pattern.match(text, at)
+        if match is None:
+            rest = text[at:].strip()[:40]
+            raise ValueError(
+                f"expected {form}, got {repr(rest) if rest else 'nothing'}"
+            )
+        found.append(match)
+    return [match.groups("") for match in found]
+
+
+def _read_step(name: str, inside: str) -> Step:
+    if name == "none":
+        raise ValueError("none is the chain without steps and must stand alone")
+    if name not in steps.__all__:
+        raise ValueError(f"unknown step {name!r}; {allowed(name, ('none', *_NAMES))}")
+    if name not in _NAMES or inside.strip() == "...":
+        raise ValueError(
+            f"{name}(...) holds arrays or traced values, which text cannot; compose "
+            "such a chain of rerank.steps"
+        )
+    options: dict[str, int | float | str] = {}
+    form = f"options of {name} that are numbers or words, such as k=10"
+    items = _items(_OPTION, inside, form) if inside.strip() else []
+    for option, number, _, word in items:
+        if option in options:
+            raise ValueError(f"{name} has the option {option!r} twice")
+        # No count has ten digits: the step then says that it expects a whole number.
+        whole = number.lstrip("+-").isdigit() and len(number) < 10
+        options[option] = word or (int(number) if whole else float(number))
+    return make_step(name, options)

@@ -13,15 +13,18 @@ from dex_jax._checks import (
     check_ids,
     check_masked_count,
     check_number,
+    first_rows,
     unit_rows,
 )
 from dex_jax.neighbors import Neighbors
+from dex_jax.neighbors._blocks import Blocks, repeat, take_rows
+from dex_jax.neighbors._form import by_form
 from dex_jax.neighbors._search import limit_count, search
-from dex_jax.rerank._embeddings import unit_pair
+from dex_jax.rerank._embeddings import read_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
 
-# Rows summed at a time: the running sum of a block stays in the processor's cache.
-_ROWS = 512
+# Rows summed at a time: on a CPU the running sum of a block stays in the cache.
+_CPU_ROWS, _WIDE_ROWS = 512, 2**17
 # Neighbours added per trip of the loop; the gathers of one trip fuse into one pass.
 _UNROLL = 4
 WITHIN = ("index", "similarity")
@@ -96,9 +99,10 @@ def alpha_query_expansion(
         Array([[0.943, 0.333]], dtype=float32)
     """
     check_number(alpha, "alpha", least=0)
-    query, gallery = unit_pair(query, gallery)
-    count = limit_count(check_masked_count(k, k_max, "k"), gallery.shape[0], "k")
-    return expand_over_images(query, gallery, count, alpha=alpha)
+    asked = check_masked_count(k, k_max, "k")
+    query, gallery, number = read_pair(query, gallery)
+    count = limit_count(asked, gallery.shape[0], "k")
+    return first_rows(expand_over_images(query, gallery, count, alpha=alpha), number)
 
 
 def expand_over_images(
@@ -152,13 +156,15 @@ def tracklet_query_expansion(
         Array([[0.864, 0.504]], dtype=float32)
     """
     check_number(alpha, "alpha", least=0)
-    query, gallery = unit_pair(query, gallery)
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
-    count = limit_count(check_masked_count(k, k_max, "k"), gallery.shape[0], "k")
     check_choice(within, "within", WITHIN)
-    return expand_over_tracklets(
+    asked = check_masked_count(k, k_max, "k")
+    query, gallery, number = read_pair(query, gallery)
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
+    count = limit_count(asked, gallery.shape[0], "k")
+    expanded = expand_over_tracklets(
         query, gallery, group_tracklets(ids), count, alpha=alpha, within=within
     )
+    return first_rows(expanded, number)
 
 
 def expand_over_tracklets(
@@ -200,7 +206,7 @@ def first_few(weights: jax.Array, k: jax.Array | None) -> jax.Array:
     """Sets weights `[M, K]` of lists beyond the first `k` to 0; None is all of them."""
     if k is None:
         return weights
-    counts = jnp.arange(weights.shape[1])[None] < k
+    counts = jnp.arange(weights.shape[1], dtype=jnp.int32)[None] < k
     return jnp.where(counts, weights, jnp.zeros((), weights.dtype))
 
 
@@ -213,27 +219,24 @@ def add_rows(
     Never holds `M x K x D` numbers.
     """
     M, K = ids.shape
-    size = min(M, _ROWS)
+    blocks = Blocks(M, min(M, by_form(cpu=_CPU_ROWS, wide=_WIDE_ROWS)))
     pad = ((0, 0), (0, -K % _UNROLL))
-    ids, weights = jnp.pad(ids, pad), jnp.pad(weights, pad)
+    lists = jnp.pad(ids, pad), jnp.pad(weights, pad)
 
-    def block(number: jax.Array, out: jax.Array) -> jax.Array:
-        start = jnp.minimum(number * size, M - size)
-        own_ids = lax.dynamic_slice_in_dim(ids, start, size).T  # [K, b]
-        own_weights = lax.dynamic_slice_in_dim(weights, start, size).T
+    def block(i: jax.Array, out: jax.Array) -> jax.Array:
+        own_ids, own_weights = (x.T for x in blocks.take(lists, i))  # [K, b]
 
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
-            for i in range(_UNROLL):
-                slot = j * _UNROLL + i
-                row = rows.at[own_ids[slot]].get(mode="promise_in_bounds")  # [b, D]
+            for u in range(_UNROLL):
+                slot = j * _UNROLL + u
+                row = take_rows(rows, own_ids[slot])  # [b, D]
                 total = total + own_weights[slot][:, None] * row
             return total
 
-        total = lax.dynamic_slice_in_dim(base, start, size)
-        total = lax.fori_loop(0, ids.shape[1] // _UNROLL, trip, total)
-        return lax.dynamic_update_slice_in_dim(out, total, start, 0)
+        total = repeat(len(own_ids) // _UNROLL, trip, blocks.take(base, i))
+        return blocks.put(out, total, i)
 
-    return lax.fori_loop(0, -(-M // size), block, jnp.zeros_like(base))
+    return repeat(blocks.number, block, jnp.zeros_like(base))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "within"))

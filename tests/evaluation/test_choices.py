@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation import TABLES, changed_protocol, find_query, report_name
+from dex_jax.rerank import parse
 
 
 def test_a_protocol_changes_only_where_it_is_asked_to():
@@ -52,27 +53,27 @@ def test_tables_and_chains_have_names_of_their_own():
         "dba,dex(k=1,alpha=0.5)",
         "dex(k=1),dba(k=5)",
     )
-    assert report_name(chains[4]) == "dex-k=1-alpha=0.5+dba"
-    assert len({report_name(chain) for chain in chains}) == len(chains)
-    assert report_name(" dex( k = 10 ) , dba") == report_name("dex(k=10),dba")
+    names = [report_name(parse(chain)) for chain in chains]
+    assert names[4] == "dex-k=1-alpha=0.5+dba"
+    assert names[0] == "none" and len({*names, *TABLES}) == len(chains) + len(TABLES)
+    assert report_name(parse(" dex( k = 10 ) , dba")) == "dex-k=10+dba"
 
 
 def test_a_sweep_has_a_name_of_its_own():
     grids = (None, "dex.k=1,2", "dex.k=1,3", "dex.alpha=1,2", "dex.k=1;dex.alpha=2")
-    assert len({report_name("dex", grid) for grid in grids}) == len(grids)
+    assert len({report_name(parse("dex"), grid) for grid in grids}) == len(grids)
 
 
-def test_signs_and_lengths_that_a_name_cannot_hold_still_tell_apart():
-    gammas = ("1e+1", "1e-1", "1e1", "-1", "1")
-    names = {report_name(f"diffusion(gamma={gamma})") for gamma in gammas}
-    assert len(names) == len(gammas)
+def test_numbers_and_lengths_that_a_name_cannot_hold_still_tell_apart():
+    gammas = ("1e+10", "1e-10", "10", "0.1", "1")
+    chains = [parse(f"diffusion(gamma={gamma})") for gamma in gammas]
+    assert len({report_name(chain) for chain in chains}) == len(gammas)
     long = ",".join(["dex(k=10,alpha=0.5)"] * 40)
-    pair = [report_name(f"{long},{end}") for end in ("diffusion", "k_reciprocal")]
+    pair = [report_name(parse(f"{long},{end}")) for end in ("diffusion", "tracklet")]
     assert pair[0] != pair[1] and all(len(name) == 80 for name in pair)
 
 
-@given(st.text(max_size=300), st.none() | st.text(min_size=1, max_size=50))
-def test_any_words_give_a_name_that_is_one_folder(rerank, grid):
-    name = report_name(f"dex{rerank}", grid)
-    assert re.fullmatch(r"[A-Za-z0-9_.=+-]{1,80}", name)
-    assert name not in (".", "..")
+@given(st.none() | st.text(min_size=1, max_size=300))
+def test_any_words_give_a_name_that_is_one_folder(grid):
+    name = report_name(parse("dex(alpha=0.5)"), grid)
+    assert re.fullmatch(r"dex-alpha=0[A-Za-z0-9_.=+-]{0,70}", name)

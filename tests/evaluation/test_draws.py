@@ -12,6 +12,7 @@ from dex_jax.embeddings import EmbeddingFile, save
 from dex_jax.evaluation import Row, read_sweep, run_row, sweep
 from dex_jax.evaluation._draws import further_draws
 from dex_jax.report import Report
+from dex_jax.rerank import chain, parse
 from tests.data import fake_sets
 from tests.evaluation.example import make_file
 
@@ -58,7 +59,7 @@ def test_galleries_are_those_of_the_loader(root):
 
 def test_figures_are_means_over_the_galleries(root):
     data = load_vehicleid(root)
-    rows = (Row("baseline", "none"), Row("DBA", "dba(k=1)"))
+    rows = (Row("baseline", chain()), Row("DBA", parse("dba(k=1)")))
     results = [run_row(describe(data), row, data.protocol) for row in rows]
     for row, result in zip(rows, results, strict=True):
         alone = []
@@ -81,7 +82,8 @@ def test_figures_are_means_over_the_galleries(root):
     assert gain is not None and gain.difference.mean == pytest.approx(second - first)
     assert len(report.record()["results"][1]["random_galleries"]["mAP"]) == 10
     assert "figures are means over 10 random galleries" in " ".join(report.lines())
-    swept = sweep(describe(data), read_sweep("dba.k=1,2", chain="dba"), data.protocol)
+    grid = read_sweep("dba.k=1,2", parse("dba"))
+    swept = sweep(describe(data), grid, data.protocol)
     assert swept.mean_ap[0] == pytest.approx(second)
 
 

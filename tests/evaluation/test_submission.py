@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from dex_jax.evaluation import read_ranking, read_submission, write_submission
+from dex_jax.evaluation import (
+    rank_all,
+    read_ranking,
+    read_submission,
+    submit,
+    write_submission,
+)
+from dex_jax.rerank import parse
 
 
 def lists(queries: int = 3, gallery: int = 120, length: int = 100) -> np.ndarray:
@@ -86,6 +93,24 @@ def test_distances_are_turned_into_scores(tmp_path):
     np.save(path, np.array([[0.5, np.nan]]))
     with pytest.raises(ValueError, match="row 0 holds NaN"):
         read_ranking(path, queries=1, gallery=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("none", "tracklet"),
+        ("dex(k=3)", "dex(k=3),tracklet"),
+        ("tracklet_means", "tracklet_means,tracklet"),
+        ("tracklet", "tracklet"),
+    ],
+)
+def test_a_submission_pulls_tracklets_in_once(file, tmp_path, text, written):
+    path = tmp_path / "track2.txt"
+    said = submit(path, file, parse(text))
+    assert said == f"wrote {path}: 6 lines, chain {written}"
+    expected = rank_all(file, parse(written))[1].ids
+    read = read_submission(path, queries=6, gallery=54)
+    np.testing.assert_array_equal(read.ids, expected)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -9,6 +9,7 @@ from dex_jax.evaluation import Row, run_row
 from dex_jax.evaluation._results import Result
 from dex_jax.report._ranks import explain, headline_queries
 from dex_jax.report._shown import shown_lists
+from dex_jax.rerank import chain, parse
 
 # Reports are drawn once, on one worker.
 pytestmark = pytest.mark.xdist_group("report")
@@ -31,7 +32,7 @@ def line_up(identities: list[int], cameras: list[int]) -> tuple[EmbeddingFile, R
         gallery_tracklets=np.array([-1] * size),
     )
     protocol = Protocol("p", remove_same_camera=True)
-    return file, run_row(file, Row("cosine", "none"), protocol)
+    return file, run_row(file, Row("cosine", chain()), protocol)
 
 
 def test_shown_lists_name_right_wrong_and_junk():
@@ -76,7 +77,12 @@ def test_explanation_counts_ranks_reciprocity_and_shares():
         gallery_tracklets=np.array([7, 7, 8, 8, -1]),
     )
     after = Result(
-        Row("x", "dex"), None, None, np.array([[0, 2, 1, 3, 4]]), np.zeros((1, 5)), 0.0
+        Row("x", parse("dex")),
+        None,
+        None,
+        np.array([[0, 2, 1, 3, 4]]),
+        np.zeros((1, 5)),
+        0.0,
     )
     found = explain(file, after, 0, length=2)
     assert found.ids == [0, 1, 2]  # both lists' first two, each once
@@ -99,7 +105,7 @@ def test_reciprocity_needs_the_query_among_the_images_own_nearest():
         tuple(f"g{i}" for i in range(27)),
     )
     after = Result(
-        Row("x", "none"), None, None, np.arange(27)[None], np.zeros((1, 27)), 0.0
+        Row("x", chain()), None, None, np.arange(27)[None], np.zeros((1, 27)), 0.0
     )
     assert explain(file, after, 0, length=2).reciprocal == [True, False]
 

@@ -218,6 +218,72 @@ def test_a_chain_of_no_steps_is_plain_cosine():
     np.testing.assert_array_equal(chain()(EMBEDDINGS), expected)
 
 
+def test_a_chain_knows_its_steps_and_is_shown_as_text():
+    pipeline = chain(steps.dex(k=7, alpha=2.0), steps.cosine(), steps.tracklet())
+    assert [step.name for step in pipeline.steps] == ["dex", "tracklet"]
+    assert str(chain(*pipeline.steps)) == repr(pipeline) == "dex(k=7),tracklet"
+    assert (str(chain()), chain().steps) == ("none", ())
+    # One entry of an array is a number like any other.
+    step = steps.dba(k=jnp.array(7), alpha=jnp.array(0.1), k_max=9)
+    alpha = float(np.float32(0.1))
+    assert step.options == (("k", 7), ("alpha", alpha), ("k_max", 9))
+    assert repr(step) == f"dba(k=7,alpha={alpha!r},k_max=9)"
+
+
+def test_what_text_cannot_hold_is_shown_as_dots():
+    scores, cameras = np.zeros((Q, G)), (np.zeros(Q, int), np.zeros(G, int))
+    links = (
+        steps.tracklet_means(weights=np.ones(G)),
+        steps.side_bias(QUERY, GALLERY, weight=0.5),
+        steps.same_camera(*cameras),
+        steps.add_scores(scores),
+    )
+    shown = ",".join(f"{link.name}(...)" for link in links)
+    assert str(chain(*links)) == shown
+    texts = []
+    jax.jit(lambda alpha: texts.append(str(chain(steps.dex(k=3, alpha=alpha)))))(0.5)
+    assert texts == ["dex(...)"]
+
+
+def test_one_option_of_a_step_is_changed():
+    pipeline = parse("dba,dex(k=7),dex,tracklet")
+    changed = pipeline.with_option("dex", "alpha", 0.5)
+    assert str(changed) == "dba,dex(k=7,alpha=0.5),dex,tracklet"
+    assert str(changed.with_option("dex", "k", 20)).startswith("dba,dex(alpha=0.5),dex")
+    assert pipeline.with_option("dex", "k", 9, replace=False) is pipeline
+    kept = pipeline.with_option("dba", "k", 9, replace=False)
+    assert str(kept) == "dba(k=9),dex(k=7),dex,tracklet"
+    expected = chain(steps.dex(k=7, alpha=0.5))(EMBEDDINGS)
+    found = parse("dex(k=7)").with_option("dex", "alpha", 0.5)(EMBEDDINGS)
+    np.testing.assert_array_equal(found, expected)
+    # A step's arrays go with it.
+    scores = np.arange(Q * G, dtype=np.float32).reshape(Q, G)
+    found = chain(steps.add_scores(scores)).with_option("add_scores", "weight", 0.5)
+    expected = chain(steps.add_scores(scores, weight=0.5))(EMBEDDINGS)
+    np.testing.assert_array_equal(found(EMBEDDINGS), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("dbaa", "k", 5), "^'dbaa' is not a step of 'dex,dba'"),
+        (("cosine", "k", 5), "^'cosine' is not a step of 'dex,dba'"),
+        (("dba", "alfa", 5), "^dba has no option 'alfa'; .*; did you mean alpha"),
+        (("dba", "k", 0), "^dba: k: expected at least 1, got 0"),
+        (("dba", "k", 5.0), "^dba: k: expected a whole number, got 5.0"),
+    ],
+)
+def test_an_option_that_cannot_be_changed_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        parse("dex,dba").with_option(*change)
+
+
+def test_a_count_beyond_all_counts_is_refused():
+    pipeline = parse("dex(k=5)").with_option("dex", "k", 10**30)
+    with pytest.raises(ValueError, match=r"^dex: "):
+        pipeline.with_option("dex", "k_max", 10**30)
+
+
 def test_top_beyond_the_gallery_warns_once():
     with pytest.warns(UserWarning, match="top=100 is more than the 40") as caught:
         assert parse("none")(EMBEDDINGS, top=100).ids.shape == (Q, G)
@@ -276,5 +342,3 @@ def test_chain_says_what_is_wrong():
     camera = steps.same_camera(np.zeros(Q, int), np.zeros(G, int))
     with pytest.raises(ValueError, match="top: same_camera needs all scores"):
         chain(steps.tracklet(), camera)(EMBEDDINGS, top=3)
-    with pytest.raises(ValueError, match="top: tracklet_k_reciprocal ranks tracklets"):
-        chain(steps.tracklet_k_reciprocal(), camera)(EMBEDDINGS, top=3)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._search import search, self_search
-from dex_jax.rerank import _diffusion_graph, diffusion
-from dex_jax.rerank._diffusion import Options, conjugate_gradients, diffuse_ranking
+from dex_jax.neighbors._search import self_lists
+from dex_jax.rerank import Embeddings, _diffusion_graph, diffusion, parse
+from dex_jax.rerank._diffusion import conjugate_gradients
 from tests.reference import diffusion as reference
 from tests.reference.expansion import unit
 from tests.rerank.cases import clusters
@@ -89,7 +89,7 @@ def test_cg_stops_when_all_columns_have_converged():
 @pytest.mark.quick
 def test_the_graph_is_the_one_of_eq_9():
     rows = unit(GALLERY).astype(np.float32)
-    lists = self_search(jnp.asarray(rows), k=9)[0]
+    lists = self_lists(jnp.asarray(rows), k=9)
     weights = np.asarray(
         _diffusion_graph.edge_weights(lists, _diffusion_graph.mutual(lists), 3.0)
     )
@@ -101,14 +101,14 @@ def test_the_graph_is_the_one_of_eq_9():
 @pytest.mark.parametrize(("most", "sizes"), [(2, [250, 250]), (8, [167, 167, 166])])
 def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch, most, sizes):
     block = _diffusion_graph.Block(most, 32)
-    monkeypatch.setattr(_diffusion_graph, "block_size", lambda: block)
+    monkeypatch.setattr(_diffusion_graph, "block_size", lambda rows: block)
     monkeypatch.setattr(_diffusion_graph, "_LEAST_ROWS", 150)
     # A cone of directions, and 20 strangers that it attracts without listing them.
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(500, 8))
     rows[:, 0] += np.where(np.arange(500) < 20, 3, 12)
     rows = unit(rows).astype(np.float32)
-    lists = self_search(jnp.asarray(rows), k=13)[0]
+    lists = self_lists(jnp.asarray(rows), k=13)
     packed = _diffusion_graph.mutual_graph(lists, 3.0)
     place = np.asarray(packed.place)
     assert [edges.ids.shape[1] for edges in packed.blocks] == sizes
@@ -152,15 +152,7 @@ def test_same_over_blocks_of_queries_and_for_the_best_alone():
     scores = diffusion(query, GALLERY, k=9, k_query=7)
     few = diffusion(QUERY, GALLERY, k=9, k_query=7)
     np.testing.assert_allclose(scores, np.tile(few, (24, 1))[:140], atol=1e-6)
-    rows, gallery = (jnp.asarray(unit(x).astype(np.float32)) for x in (query, GALLERY))
-    best = diffuse_ranking(
-        search(rows, gallery, k=7),
-        self_search(gallery, k=9)[0],
-        Options(0.95, 3.0, 25),
-        solver="power",
-        initial="y",
-        top=5,
-    )
+    best = parse("diffusion(k=9,k_query=7)")(Embeddings(query, GALLERY), top=5)
     order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :5]
     np.testing.assert_array_equal(best.ids, order)
 

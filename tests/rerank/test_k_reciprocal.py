@@ -10,20 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dex_jax._checks import Count, unit_rows
+from dex_jax import neighbors
+from dex_jax._checks import unit_rows
+from dex_jax.neighbors._blocks import divide
 from dex_jax.neighbors._search import self_search
+from dex_jax.rerank import (
+    Embeddings,
+    NeighborCache,
+    _capacity,
+    _k_reciprocal_sets,
+    k_reciprocal,
+    parse,
+)
 from dex_jax.rerank import _k_reciprocal as kernel
 from dex_jax.rerank import _k_reciprocal_jaccard as _jaccard
-from dex_jax.rerank import _k_reciprocal_sets, k_reciprocal
-from dex_jax.rerank._blocks import even_block
 from dex_jax.rerank._embeddings import best
-from dex_jax.rerank._k_reciprocal import Options, reciprocal_ranking
-from dex_jax.rerank._k_reciprocal_sets import (
-    Members,
-    Pool,
-    encode,
-    expand,
-)
+from dex_jax.rerank._k_reciprocal_sets import Members, encode, expand
 from tests.reference.k_reciprocal import (
     expanded_set,
     final_distance,
@@ -119,8 +121,7 @@ def test_reference_steps(golden, k1, k2):
     steps = np.load(golden / "rerank" / "a_kreciprocal_steps.npz")
     rows = jnp.concatenate([inputs["q"], inputs["g"]])
     size = rows.shape[0]
-    found, minimum = self_search(rows, k=k1 + 1)
-    pool = Pool(found.ids, found.scores, minimum)
+    pool = self_search(rows, k=k1 + 1)
     np.testing.assert_array_equal(pool.ids, steps[f"k1_{k1}_k2_{k2}_list"])
     members = expand(pool.ids, half=k1 // 2, extra=240)
     sets = _sets(pool.ids, members)
@@ -137,33 +138,88 @@ def test_reference_steps(golden, k1, k2):
 @pytest.mark.quick
 def test_sets_are_those_of_the_definition():
     rows = unit_signs(4)
-    ids = self_search(jnp.asarray(rows), k=14)[0].ids
+    ids = self_search(jnp.asarray(rows), k=14).ids
     lists = neighbour_lists(rows @ rows.T, len(rows))
     assert ids.tolist() == [row[:14] for row in lists]
     sets = _sets(ids, expand(ids, half=6, extra=80))
     assert sets == [expanded_set(lists, i, 13) for i in range(len(rows))]
 
 
-def test_sizes_that_prove_too_small_are_measured_again(monkeypatch):
+def _watched(monkeypatch, name):
+    """Calls of a function of the kernel, by the size that they ask for."""
+    asked, function = [], getattr(kernel, name)
+
+    def watched(*args, **options):
+        asked.append(options.get("extra", options.get("size")))
+        return function(*args, **options)
+
+    monkeypatch.setattr(kernel, name, watched)
+    return asked
+
+
+def test_sizes_that_prove_too_small_are_made_again_once(monkeypatch):
     query, gallery = _clusters()
     expected = k_reciprocal(query, gallery, k1=12, k2=6)
-    monkeypatch.setattr(kernel, "_guess", lambda guess, worst, *data: (1, False))
+    _capacity.forget()
+    sets, supports = (
+        _watched(monkeypatch, name) for name in ("expand", "query_support")
+    )
+    round_up, first = kernel.round_up, iter([True, True])
+
+    def small(size, worst):
+        # The first guess of both sizes is far too small.
+        return 1 if next(first, False) else round_up(size, worst)
+
+    monkeypatch.setattr(kernel, "round_up", small)
+    found = k_reciprocal(query, gallery, k1=12, k2=6)
+    np.testing.assert_array_equal(found, expected)
+    assert sets[0] == 1
+    assert len(sets) > 2
+    # What fitted is remembered: no size is tried twice, and nothing is measured.
+    del sets[:], supports[:]
+    monkeypatch.setattr(kernel, "_measure_members", None)
     np.testing.assert_array_equal(k_reciprocal(query, gallery, k1=12, k2=6), expected)
+    assert len(sets) == len(supports) == 1
 
 
-def test_blocks_change_nothing(monkeypatch):
-    monkeypatch.setattr(_jaccard, "_TILE_BYTES", 0)
+def test_data_that_need_more_than_what_fitted_before_are_still_exact():
+    _capacity.forget()
+    rng = np.random.default_rng(3)
+    apart = np.eye(Q + G, 64, dtype=np.float32) + 0.01 * rng.normal(size=(Q + G, 64))
+    near = np.tile(rng.normal(size=(4, 64)), (20, 1))[: Q + G]
+    near = near + 0.3 * rng.normal(size=near.shape)
+    found = []
+    for order in ((apart, near), (near, apart)):
+        _capacity.forget()
+        for rows in order:  # of one shape, so what fitted the first is tried
+            query, gallery = _split(rows.astype(np.float32))
+            scores = k_reciprocal(query, gallery, k1=12, k2=6)
+            unit = np.asarray(unit_rows(jnp.asarray(rows, jnp.float32)))
+            expected = final_distance(unit @ unit.T, Q, k1=12, k2=6, lambda_=0.5)
+            np.testing.assert_allclose(1 - scores, expected, atol=1e-5)
+            found.append(scores)
+    np.testing.assert_allclose(found[0], found[3], atol=1e-6)
+    np.testing.assert_allclose(found[1], found[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["cpu", "wide"])
+def test_blocks_change_nothing(monkeypatch, form):
+    for name in ("_CPU_BYTES", "_WIDE_BYTES"):
+        monkeypatch.setattr(_jaccard, name, 1)
+        monkeypatch.setattr(_k_reciprocal_sets, name, 1)
+    for name in ("_CPU_QUERIES", "_WIDE_QUERIES"):
+        monkeypatch.setattr(_jaccard, name, 3)
     monkeypatch.setattr(_jaccard, "_LEAST_TILE", 11)
-    monkeypatch.setattr(_jaccard, "_QUERIES", 3)
     monkeypatch.setattr(_jaccard, "_ENTRY_COST", 0)
     # A size that no other test compiles: nothing blocked otherwise is reused.
     rows = unit_signs(6)[:-2]
     query, gallery = map(jnp.asarray, _split(rows))
     expected = final_distance(rows @ rows.T, Q, k1=12, k2=6, lambda_=0.5)
-    scores = k_reciprocal(query, gallery, k1=12, k2=6)
+    with neighbors.form(form):
+        scores = k_reciprocal(query, gallery, k1=12, k2=6)
+        pipeline = parse("k_reciprocal(k1=12,k2=6)")
+        found = pipeline(Embeddings(query, gallery), top=20)
     np.testing.assert_allclose(1 - scores, expected, atol=1e-6)
-    options = Options(Count(12), Count(6), 0.5)
-    found = reciprocal_ranking(query, gallery, options, top=20)
     np.testing.assert_allclose(found.scores, best(scores, 20).scores, atol=1e-6)
     np.testing.assert_array_equal(found.ids, best(scores, 20).ids)
 
@@ -171,10 +227,10 @@ def test_blocks_change_nothing(monkeypatch):
 @pytest.mark.parametrize("known", [False, True])
 def test_ranking_is_the_top_of_the_scores(known):
     query, gallery = map(jnp.asarray, _split(unit_signs(5)))
-    graph = self_search(gallery, k=30) if known else None
+    cache = NeighborCache(least=30) if known else None
     scores = k_reciprocal(query, gallery, k1=12, k2=6, lambda_=0.3)
-    options = Options(Count(12), Count(6), 0.3)
-    found = reciprocal_ranking(query, gallery, options, graph, top=G)
+    pipeline = parse("k_reciprocal(k1=12,k2=6,lambda_=0.3)")
+    found = pipeline(Embeddings(query, gallery), top=G, cache=cache)
     # Scores that differ by rounding alone may change places; ids stay a permutation.
     np.testing.assert_array_equal(np.sort(found.ids, axis=1), np.tile(range(G), (Q, 1)))
     np.testing.assert_allclose(found.scores, best(scores, G).scores, atol=1e-6)
@@ -192,18 +248,21 @@ def test_jit_and_vmap_over_lambda():
 
 def test_encodings_of_many_blocks(monkeypatch):
     rows = jnp.asarray(unit_signs(8))
-    ids = self_search(rows, k=13)[0]
+    pool = self_search(rows, k=13)
     lowest = jnp.matmul(rows, rows.T, precision="highest").min(axis=1)
-    members = expand(ids.ids, half=6, extra=40)
+    np.testing.assert_array_equal(pool.minimum, lowest)
+    members = expand(pool.ids, half=6, extra=40)
     counts = (np.asarray(members.extra) >= 0).sum(axis=1)
     assert len(set(counts)) > 3
-    pool = Pool(ids.ids, ids.scores, lowest)
     whole = encode(rows, pool, members)
-    monkeypatch.setattr(_k_reciprocal_sets, "_SLOT_BYTES", 4 * 20 * 10)
-    # A size of its own, that nothing compiled otherwise is reused.
-    parts = encode(jnp.pad(rows, ((0, 0), (0, 4))), pool, members)
-    np.testing.assert_array_equal(parts.ids, whole.ids)
-    np.testing.assert_allclose(parts.weights, whole.weights, rtol=1e-6)
+    for form in ("cpu", "wide"):
+        monkeypatch.setattr(_k_reciprocal_sets, "_CPU_BYTES", 4 * 20 * 10)
+        monkeypatch.setattr(_k_reciprocal_sets, "_WIDE_BYTES", 4 * 20 * 40 * 10)
+        # A size of its own, that nothing compiled otherwise is reused.
+        with neighbors.form(form):
+            parts = encode(jnp.pad(rows, ((0, 0), (0, 4))), pool, members)
+        np.testing.assert_array_equal(parts.ids, whole.ids)
+        np.testing.assert_allclose(parts.weights, whole.weights, rtol=1e-6)
 
 
 def test_a_sharded_gallery_gives_the_same():
@@ -266,11 +325,11 @@ def test_tables_are_not_copied_for_each_block():
     ids = jax.ShapeDtypeStruct((size, width), jnp.int32)
     weights = jax.ShapeDtypeStruct((size, width), jnp.float32)
     slots = 4 * (size + 4 * width * 4)
-    block = even_block(size, _k_reciprocal_sets._SLOT_BYTES // slots)
+    block = divide(size, _k_reciprocal_sets._CPU_BYTES // slots).size
     assert block < size
     assert not _copied(expand.lower(ids, half=3, extra=4), block, size)
 
-    tile = _jaccard.tile_size(size, size)
+    tile = divide(size, _jaccard.tile_size(size)).size
     assert tile < size
 
     def compare(ids, weights, lists):

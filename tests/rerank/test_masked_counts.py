@@ -12,7 +12,7 @@ import pytest
 
 from dex_jax.rerank import (
     Embeddings,
-    Graphs,
+    NeighborCache,
     alpha_query_expansion,
     average_query_expansion,
     chain,
@@ -247,10 +247,10 @@ def test_the_plan_of_a_chain_is_as_wide_as_its_maxima():
     pipeline = parse("dba(k=2,k_max=5),diffusion(k=3,k_max=12)")
     assert [step.width(G) for step in (*pipeline.expand, pipeline.rank)] == [6, 12]
     assert parse("k_reciprocal(k1=2,k2=1,k1_max=9,k2_max=14)").width(G) == 14
-    graphs, embeddings = Graphs(), Embeddings(*DATA["clusters"])
+    cache, embeddings = NeighborCache(), Embeddings(*DATA["clusters"])
     for k in (2, 5, 12):
-        parse(f"diffusion(k={k},k_max=12)")(embeddings, graphs=graphs)
-    assert graphs.searches == 1
+        parse(f"diffusion(k={k},k_max=12)")(embeddings, cache=cache)
+    assert cache.searches == 1
 
 
 def test_a_lifted_chain():

@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dex_jax.rerank import (
+    Embeddings,
     Ranking,
+    chain,
     k_reciprocal,
+    parse,
+    steps,
     top_k,
     tracklet_k_reciprocal,
     tracklet_means,
     tracklet_pull_in,
 )
-from dex_jax.rerank._k_reciprocal import read_options
-from dex_jax.rerank._k_reciprocal_tracklets import tracklet_reciprocal_ranking
 from dex_jax.rerank._tracklets import group_tracklets, pull_in_ranking, separate
 from tests.reference.expansion import ranked, unit
 from tests.reference.tracklets import pulled_in
@@ -135,7 +137,6 @@ def test_same_inside_the_callers_jit():
 
 
 def test_k_reciprocal_of_tracklets():
-    tracks = group_tracklets(jnp.asarray(TRACKS))
     names = list(dict.fromkeys(TRACKS.tolist()))
     rows = unit(GALLERY)
     means = unit(np.stack([rows[name == TRACKS].mean(axis=0) for name in names]))
@@ -143,13 +144,14 @@ def test_k_reciprocal_of_tracklets():
     expected = by_track[:, [names.index(t) for t in TRACKS]]
     scores = tracklet_k_reciprocal(QUERY, GALLERY, TRACKS)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    query, gallery = (
-        jnp.asarray(unit(QUERY), jnp.float32),
-        jnp.asarray(rows, jnp.float32),
-    )
-    options = read_options(7, 2, 0.6, None, None)
-    best = tracklet_reciprocal_ranking(query, gallery, tracks, options, top=7)
+    embeddings = Embeddings(QUERY, GALLERY, TRACKS)
+    best = parse("tracklet_k_reciprocal")(embeddings, top=7)
     np.testing.assert_array_equal(best.ids, top_k(scores, k=7).ids)
+    # Refine steps see images, so they may follow.
+    cameras = np.arange(Q) % 3, np.arange(G) % 3
+    chain_ = chain(steps.tracklet_k_reciprocal(), steps.same_camera(*cameras))
+    best, every = chain_(embeddings, top=7), chain_(embeddings)
+    np.testing.assert_array_equal(best.ids, top_k(every, k=7).ids)
     with pytest.raises(ValueError, match="tracklet_ids: tracklet_k_reciprocal needs"):
         jax.jit(tracklet_k_reciprocal)(QUERY, GALLERY, TRACKS)
 

@@ -1,0 +1,197 @@
+"""Lists of the pool of queries and gallery, from the gallery's own if they exist."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dex_jax.neighbors._duplicates import Duplicates, find_duplicates, spread
+from dex_jax.neighbors._form import is_wide
+from dex_jax.neighbors._lists import NeighborLists, Neighbors, joined
+from dex_jax.neighbors._mesh import (
+    RowShards,
+    all_fingerprints,
+    gather_lists,
+    on_parts,
+    part_start,
+    row_shards,
+)
+from dex_jax.neighbors._rows import known_scores, search_rows
+from dex_jax.neighbors._search import search_itself, self_search
+from dex_jax.neighbors._tiles import joint_search_tiles, self_search_tiles
+
+
+def pool_lists(
+    query: jax.Array,
+    gallery: jax.Array,
+    known: NeighborLists | None,
+    *,
+    width: int,
+    queries: jax.Array | None = None,
+) -> NeighborLists:
+    """The lists of the pool `N = Q + G`, queries first, every row itself counted.
+
+    Args:
+        query: `[Q, D]` unit rows.
+        gallery: `[G, D]` unit rows; may be split over a mesh.
+        known: the gallery's own lists with their minima, at least `width` wide or G.
+        width: entries of a list.
+        queries: scalar int32, how many of the Q rows are queries; the rest, which pads
+            them, stands in no list. All are if None.
+
+    Returns:
+        Lists `[N, width]` and the smallest cosine of each row over the pool.
+    """
+    shards = row_shards(gallery)
+    if known is None and shards is None:
+        return _whole_pool(query, gallery, queries, width=width)
+    if known is None:
+        # The pool's rows cannot be split evenly, but the gallery's are.
+        known = self_search(gallery, k=min(width, gallery.shape[0]))
+    return _joined_pool(query, gallery, known, queries, width=width, shards=shards)
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def _whole_pool(
+    query: jax.Array,
+    gallery: jax.Array,
+    queries: jax.Array | None,
+    *,
+    width: int,
+) -> NeighborLists:
+    valid = _valid(queries, query.shape[0], gallery.shape[0])
+    pool = jnp.concatenate([query, gallery])
+    return search_itself(pool, valid, k=width, minimum=True)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "shards"))
+def _joined_pool(
+    query: jax.Array,
+    gallery: jax.Array,
+    known: NeighborLists,
+    queries: jax.Array | None,
+    *,
+    width: int,
+    shards: RowShards | None,
+) -> NeighborLists:
+    """Lets the queries into the gallery's lists, and the gallery into theirs."""
+    Q, G = query.shape[0], gallery.shape[0]
+    valid = _valid(queries, Q, G)
+    prints = zip(
+        all_fingerprints(query, None), all_fingerprints(gallery, shards), strict=True
+    )
+    equal = find_duplicates(tuple(map(jnp.concatenate, prints)), valid)
+    if is_wide() and shards is None:
+        rows, columns = _joined_rows(query, gallery, known, equal, valid, width)
+    else:
+        rows, columns = _joined_tiles(
+            query, gallery, known, equal, valid, width, shards
+        )
+    return NeighborLists(
+        jnp.concatenate([rows.ids, columns.ids]),
+        jnp.concatenate([rows.scores, columns.scores]),
+        jnp.concatenate([rows.minimum, columns.minimum]),
+    )
+
+
+def _joined_rows(
+    query: jax.Array,
+    gallery: jax.Array,
+    known: NeighborLists,
+    equal: Duplicates,
+    valid: jax.Array,
+    width: int,
+) -> tuple[NeighborLists, NeighborLists]:
+    """The wide form: lists of the queries and of the gallery, one product each."""
+    Q = query.shape[0]
+    pool = jnp.concatenate([query, gallery])
+    rows = search_rows(query, pool, valid, k=width, source=equal.first, minimum=True)
+    back = min(width, Q)
+    found = search_rows(
+        gallery, query, valid[:Q], k=back, source=equal.first[:Q], minimum=True
+    )
+    own = known.first(width)
+    lists = _admitted(found.first(back), own, equal, Q, width)
+    minimum = jnp.minimum(known.minimum, found.minimum)
+    return rows, NeighborLists(lists.ids, lists.scores, minimum)
+
+
+def _joined_tiles(
+    query: jax.Array,
+    gallery: jax.Array,
+    known: NeighborLists,
+    equal: Duplicates,
+    valid: jax.Array,
+    width: int,
+    shards: RowShards | None,
+) -> tuple[NeighborLists, NeighborLists]:
+    """The form of CPUs, and of meshes: both sides out of the same products."""
+    Q, G = query.shape[0], gallery.shape[0]
+    legal = valid & equal.leads
+
+    def part(
+        own: tuple[jax.Array, Neighbors, jax.Array],
+        whole: tuple[jax.Array, jax.Array, Duplicates],
+    ) -> tuple[NeighborLists, NeighborLists]:
+        (rows, lists, count), (query, legal_queries, equal) = own, whole
+
+        def admit(found: Neighbors, own: Neighbors) -> Neighbors:
+            found = spread(found, equal.before(Q), found.ids.shape[1])
+            return _admitted(found, own, equal, Q, min(width, Q + own.ids.shape[1]))
+
+        found = joint_search_tiles(
+            query,
+            rows,
+            lists,
+            (legal_queries, count),
+            admit,
+            k=width,
+            first=Q + part_start(shards, rows.shape[0]),
+        )
+        across = gather_lists(found.queries.first(width), shards, min(width, G))
+        lowest = found.queries.minimum
+        lowest = lowest if shards is None else lax.pmin(lowest, shards.axes)
+        return NeighborLists(*across, lowest), found.database
+
+    run = on_parts(part, shards, join=(None, 0))
+    across, lists = run(
+        (gallery, known.first(width), legal[Q:]), (query, legal[:Q], equal)
+    )
+    among = self_search_tiles(query, legal[:Q], k=min(Q, width), minimum=True)
+    found = joined(
+        jnp.concatenate([among.ids, across.ids], axis=1),
+        jnp.concatenate([among.scores, across.scores], axis=1),
+        width,
+    )
+    # The largest distance of a row comes out of the same products as its neighbours.
+    rows = NeighborLists(
+        *spread(found, equal, width), jnp.minimum(among.minimum, across.minimum)
+    )
+    minimum = jnp.minimum(known.minimum, lists.minimum)
+    return rows, NeighborLists(lists.ids, lists.scores, minimum)
+
+
+def _admitted(
+    found: Neighbors, own: Neighbors, equal: Duplicates, ahead: int, width: int
+) -> Neighbors:
+    """Lists over the pool of rows with their best queries and their own lists."""
+    if is_wide():
+        found = known_scores(found, equal.first, own, ahead)
+    else:
+        found = lax.cond(
+            equal.some,
+            lambda found: known_scores(found, equal.first, own, ahead),
+            lambda found: found,
+            found,
+        )
+    # Queries stand first in the pool, so of equals they come first.
+    ids = jnp.concatenate([found.ids, own.ids + ahead], axis=1)
+    scores = jnp.concatenate([found.scores, own.scores], axis=1)
+    return joined(ids, scores, width)
+
+
+def _valid(queries: jax.Array | None, ahead: int, rest: int) -> jax.Array:
+    """Which rows of the pool count, `[Q + G]`, Q rows of queries ahead."""
+    row = jnp.arange(ahead + rest, dtype=jnp.int32)
+    return (row < (ahead if queries is None else queries)) | (row >= ahead)

@@ -1,0 +1,42 @@
+"""Products of unit rows, the cosines, and how exact they are."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+PRECISIONS = ("highest", "tf32x3", "high", "default")
+# Strips in which a block is multiplied with itself: more would multiply less and copy
+# more.
+_STRIPS = 4
+
+
+def cosines(a: jax.Array, b: jax.Array, precision: str = "highest") -> jax.Array:
+    """Cosines `[M, N]` of unit rows `[M, D]` and `[N, D]`.
+
+    "tf32x3" is three products of TF32 on an accelerator, each factor split into a large
+    and a small part; a CPU has no such arithmetic and takes float32.
+    """
+    if precision == "tf32x3":
+        if jax.default_backend() == "cpu":
+            return jnp.matmul(a, b.T, precision="highest")
+        return lax.dot_general(
+            a,
+            b,
+            (((1,), (1,)), ((), ())),
+            precision=lax.DotAlgorithmPreset.TF32_TF32_F32_X3,
+        )
+    return jnp.matmul(a, b.T, precision=precision)
+
+
+def square(rows: jax.Array, precision: str) -> jax.Array:
+    """Cosines of a block with itself `[R, R]`, most of them computed once."""
+    R = rows.shape[0]
+    size = -(-R // _STRIPS)
+    scores = jnp.zeros((R, R), rows.dtype)
+    for start in range(0, R, size):
+        end = min(start + size, R)
+        strip = cosines(rows[start:end], rows[start:], precision)
+        scores = lax.dynamic_update_slice(scores, strip, (start, start))
+        mirrored = strip[:, end - start :].T
+        scores = lax.dynamic_update_slice(scores, mirrored, (end, start))
+    return scores

@@ -1,0 +1,204 @@
+"""What every rank step offers, an iterator over tiles of scores, and what comes of it.
+
+All scores `[Q, G]` and the best of each query are both made here, for every rank step:
+tiles go through the refine steps and are then written, or looked through for the best.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dex_jax.neighbors._lists import no_neighbors
+from dex_jax.neighbors._mesh import RowShards, gather_lists, on_parts, part_start
+from dex_jax.rerank._embeddings import Ranking, best
+
+Carry = TypeVar("Carry")
+
+
+class Tile(NamedTuple):
+    """Scores of some queries with some images.
+
+    Either all queries or all images: tiles are bands of a matrix `[Q, G]`.
+
+    Attributes:
+        scores: `[b, c]` float32.
+        row: scalar int32, the first query.
+        column: scalar int32, the first image.
+    """
+
+    scores: jax.Array
+    row: jax.Array
+    column: jax.Array
+
+
+# From a tile to its scores after a refine step.
+Adjust = Callable[[Tile], jax.Array]
+# The iterator: (own, whole, take, carry) -> carry, where `take(carry, tile)` is called
+# for tiles by rising row and column. The last tile may begin early, and hold queries or
+# images that the one before it held.
+Tiles = Callable[[Any, Any, Callable[[Carry, Tile], Carry], Carry], Carry]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["own", "whole"],
+    meta_fields=["tiles", "sizes", "split", "shards"],
+)
+@dataclass(frozen=True)
+class Scan:
+    """The scores of a rank step, not yet computed.
+
+    Attributes:
+        own: arrays whose rows are the gallery's images, or the queries: on a mesh each
+            device has its own.
+        whole: arrays that every device sees whole.
+        tiles: the iterator over tiles of the scores of `own`.
+        sizes: `(Q, G)`.
+        split: what the rows of `own` are.
+        shards: how they are split over a mesh; None on one device.
+    """
+
+    own: Any
+    whole: Any
+    tiles: Tiles
+    sizes: tuple[int, int]
+    split: Literal["gallery", "queries"]
+    shards: RowShards | None = None
+
+
+class _Origin(NamedTuple):
+    """Which part of the scores a device works on."""
+
+    row: jax.Array
+    column: jax.Array
+    rows: int
+    columns: int
+
+
+class _Kept(NamedTuple):
+    best: Ranking  # [Q, K]
+    seen: jax.Array  # scalar int32, images that tiles have held so far
+
+
+@jax.jit
+def all_scores(scan: Scan, adjust: tuple[Adjust, ...] = ()) -> jax.Array:
+    """Scores `[Q, G]` after the refine steps `adjust`."""
+
+    def part(own: Any, whole: Any, origin: _Origin) -> jax.Array:
+        scan, adjust = whole
+
+        def take(scores: jax.Array, tile: Tile) -> jax.Array:
+            changed = _adjusted(tile, adjust, origin)
+            return lax.dynamic_update_slice(scores, changed, (tile.row, tile.column))
+
+        empty = jnp.zeros((origin.rows, origin.columns), jnp.float32)
+        return scan.tiles(own, scan.whole, take, empty)
+
+    return _on_parts(scan, adjust, part, join=1 if scan.split == "gallery" else 0)
+
+
+@functools.partial(jax.jit, static_argnames=("top",))
+def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ranking:
+    """The best `top` of `all_scores`, at most G, without ever holding Q x G."""
+
+    def part(own: Any, whole: Any, origin: _Origin) -> Ranking:
+        scan, adjust = whole
+        width = min(top, origin.columns)
+
+        def take(kept: _Kept, tile: Tile) -> _Kept:
+            scores = _adjusted(tile, adjust, origin)
+            if adjust:
+                # Minus infinity is left to mark what a list has not filled yet.
+                scores = jnp.maximum(scores, jnp.finfo(scores.dtype).min)
+            tile = tile._replace(scores=scores)
+            if scores.shape[1] == origin.columns:
+                return _keep_rows(kept, tile, width)
+            return _keep_columns(kept, tile, width)
+
+        empty = Ranking(*no_neighbors(origin.rows, width))
+        kept = scan.tiles(own, scan.whole, take, _Kept(empty, jnp.int32(0))).best
+        kept = Ranking(kept.ids + origin.column, kept.scores)
+        if scan.split == "gallery":
+            kept = gather_lists(kept, scan.shards, top)
+        masked = kept.scores == jnp.finfo(kept.scores.dtype).min
+        return Ranking(kept.ids, jnp.where(masked, -jnp.inf, kept.scores))
+
+    join = None if scan.split == "gallery" else 0
+    return _on_parts(scan, adjust, part, join=join)
+
+
+def _adjusted(tile: Tile, adjust: tuple[Adjust, ...], origin: _Origin) -> jax.Array:
+    """The scores of a tile after the refine steps, which know the whole matrix."""
+    for step in adjust:
+        place = Tile(tile.scores, origin.row + tile.row, origin.column + tile.column)
+        tile = tile._replace(scores=step(place))
+    return tile.scores
+
+
+def _keep_rows(kept: _Kept, tile: Tile, k: int) -> _Kept:
+    """The best of a tile that holds all images of some queries."""
+    found = best(tile.scores, k)
+    written = jax.tree.map(
+        lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, tile.row, 0),
+        kept.best,
+        found,
+    )
+    return kept._replace(best=written)
+
+
+def _keep_columns(kept: _Kept, tile: Tile, k: int) -> _Kept:
+    """The best of what was kept and a tile that holds some images of all queries."""
+    ids = tile.column + jnp.arange(tile.scores.shape[1], dtype=jnp.int32)
+    scores = jnp.where(ids[None] < kept.seen, -jnp.inf, tile.scores)
+    # What is kept stands first and has lower ids: ties stay in gallery order.
+    place = best(jnp.concatenate([kept.best.scores, scores], axis=1), k)
+    ids = jnp.broadcast_to(ids[None], scores.shape)
+    ids = jnp.concatenate([kept.best.ids, ids], axis=1)
+    ids = jnp.take_along_axis(ids, place.ids, axis=1)
+    return _Kept(Ranking(ids, place.scores), tile.column + tile.scores.shape[1])
+
+
+def _on_parts(
+    scan: Scan,
+    adjust: tuple[Adjust, ...],
+    part: Callable[[Any, Any, _Origin], Any],
+    *,
+    join: int | None,
+) -> Any:
+    """Runs `part` on the whole, or on every device's own rows."""
+    Q, G = scan.sizes
+    shards = scan.shards
+    parts = 1 if shards is None else shards.parts
+    # What is split is passed beside the scan, which then holds what is whole.
+    rest = Scan(None, scan.whole, scan.tiles, scan.sizes, scan.split, shards)
+    zero = jnp.int32(0)
+    if scan.split == "gallery":
+
+        def images(own: Any, whole: Any) -> Any:
+            columns = G // parts
+            start = part_start(shards, columns)
+            return part(own, whole, _Origin(zero, start, Q, columns))
+
+        return on_parts(images, shards, join=join)(scan.own, (rest, adjust))
+    size = -(-Q // parts)
+
+    def queries(own: Any, whole: Any) -> Any:
+        # The last shares begin early, like blocks; what they do twice is done alike.
+        start = jnp.minimum(part_start(shards, size), Q - size)
+        return part(own, whole, _Origin(start, zero, size, G))
+
+    run = on_parts(queries, shards, join=join)
+    if Q % parts == 0:
+        return run(scan.own, (rest, adjust))
+    firsts = np.minimum(np.arange(parts) * size, Q - size)
+    rows = (firsts[:, None] + np.arange(size)).ravel()
+    found = run(jax.tree.map(lambda x: x[rows], scan.own), (rest, adjust))
+    query = np.arange(Q)
+    place = query + (query // size) * size - firsts[query // size]
+    return jax.tree.map(lambda x: x[place], found)
