@@ -58,7 +58,8 @@ def main(argv: list[str]) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
-    # A CPU computes steps in this thread, whose heap alone can keep their memory.
+    # Without asynchronous dispatch a CPU computes steps in this thread: only the main
+    # thread's heap can keep the memory of one step for the next.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 @contextmanager
 def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Says a user's mistake in its own words, without a traceback."""
+    """Exits with the message of an error of these kinds alone, without a traceback."""
     try:
         yield
     except kinds as error:

@@ -568,8 +568,12 @@ def _print_row(label: str, row: list[str]) -> None:
 # that has gone is reported in the table.
 
 
-def _rows(count: int, width: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, width), jnp.float32)
+def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _rows(count: int, width: int) -> Any:
+    return _shape((count, width), jnp.float32)
 
 
 def _lists(count: int, k: int) -> Any:
@@ -584,10 +588,11 @@ def _lists(count: int, k: int) -> Any:
 def _neighbor_lists(count: int, k: int) -> Any:
     from dex_jax.neighbors import NeighborLists
 
-    return NeighborLists(*_lists(count, k), jax.ShapeDtypeStruct((count,), jnp.float32))
+    lists = _lists(count, k)
+    return NeighborLists(lists.ids, lists.scores, _shape((count,), jnp.float32))
 
 
-def _both(size: Size) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+def _both(size: Size) -> tuple[Any, Any]:
     return _rows(size.queries, size.width), _rows(size.gallery, size.width)
 
 
@@ -631,9 +636,9 @@ def _k_reciprocal(size: Size) -> list[Program]:
 
     Q, N = size.queries, size.queries + size.gallery
     ids = _lists(N, 61).ids
-    flags = jax.ShapeDtypeStruct((N, 61), bool)
-    extra = jax.ShapeDtypeStruct((N, _EXTRA), jnp.int32)
-    members = Members(flags, extra, jax.ShapeDtypeStruct((), jnp.int32))
+    flags = _shape((N, 61), bool)
+    extra = _shape((N, _EXTRA), jnp.int32)
+    members = Members(flags, extra, _shape((), jnp.int32))
     encoding = Encoding(*_lists(N, 61 + _EXTRA))
     lists = _lists(Q, 30).ids
     return [
@@ -649,24 +654,28 @@ def _k_reciprocal(size: Size) -> list[Program]:
 
 
 def _jaccard(size: Size) -> tuple[Any, tuple[Any, ...]]:
-    from dex_jax.rerank._k_reciprocal import _Own, _tiles, _Whole
-    from dex_jax.rerank._k_reciprocal_jaccard import Support
+    from dex_jax.rerank._k_reciprocal import _Compare, _Own, _Whole
+    from dex_jax.rerank._k_reciprocal_jaccard import Compared, Support
     from dex_jax.rerank._k_reciprocal_sets import Encoding
     from dex_jax.rerank._scan import Scan, best_scores
 
     Q, G = size.queries, size.gallery
     query, gallery = _both(size)
-    number = jax.ShapeDtypeStruct((), jnp.int32)
+    number, support = _shape((), jnp.int32), _lists(Q, _SUPPORT)
     whole = _Whole(
         query,
-        jax.ShapeDtypeStruct((Q,), jnp.float32),
-        Encoding(*_lists(Q + G, 61 + _EXTRA)),
-        Support(*_lists(Q, _SUPPORT), number),
+        _shape((Q,), jnp.float32),
+        Compared(
+            Encoding(*_lists(Q + G, 61 + _EXTRA)),
+            Support(support.ids, support.scores, number),
+            None,
+            number,
+        ),
         None,
-        jax.ShapeDtypeStruct((), jnp.float32),
+        _shape((), jnp.float32),
     )
     own = _Own(gallery, _lists(G, 30).ids)
-    scan = Scan(own, whole, _tiles, (Q, G), "gallery")
+    scan = Scan(own, whole, _Compare(Q + G), (Q, G), "gallery")
     return jax.jit(functools.partial(best_scores, top=100)), (scan,)
 
 
@@ -696,7 +705,7 @@ def jaccard_trips(size: Size) -> str:
     with form("cpu"):  # the same sets, sooner
         options = read_options(60, 30, 0.5, None, None)
         scan = with_sizes(pair, None, options, lambda scan: scan)
-    used = np.sort(np.asarray(scan.whole.support.weights > 0).sum(axis=1))
+    used = np.sort(np.asarray(scan.whole.found.support.weights > 0).sum(axis=1))
     with form("wide"):
         tiles = divide(size.gallery, jaccard.tile_size(size.queries + size.gallery))
         queries = divide(len(used), jaccard._WIDE_QUERIES)

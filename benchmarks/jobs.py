@@ -12,6 +12,8 @@ from peers import expansion, metrics, reciprocal, search
 # Above this pool a float32 array of pool x pool passes 6 GiB, and peers make several.
 DENSE_LIMIT = 40_000
 OURS = "dex_jax"
+# Queries and images of the rows about first calls.
+FEW = (500, 4_000)
 PRODUCT = "matrix product, each pair of the pool once"
 
 
@@ -150,6 +152,34 @@ def _k_one_by_one(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
     return lambda: jnp.stack(
         [tracklet_query_expansion(query, gallery, tracklets, k=k) for k in range(1, 25)]
     )
+
+
+def _first(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    from dex_jax.rerank import k_reciprocal
+
+    query, gallery = query[: FEW[0]], gallery[: FEW[1]]
+    return lambda: k_reciprocal(query, gallery, k1=20, k2=6, lambda_=0.3)
+
+
+def _by_chance(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
+    import jax
+
+    from dex_jax.rerank import k_reciprocal
+
+    counts = np.random.default_rng(0).integers(1, 1 + min(512, len(query)), 50)
+    gallery, queries = gallery[: FEW[1]], [data.query[:count] for count in counts]
+
+    def call() -> Any:
+        for some in queries:
+            scores = k_reciprocal(some, gallery, k1=20, k2=6, lambda_=0.3)
+            jax.block_until_ready(scores)
+        return scores
+
+    return call
+
+
+def _few(data: Set) -> Set:
+    return data._replace(query=data.query[: FEW[0]], gallery=data.gallery[: FEW[1]])
 
 
 def _evaluate(query: Any, gallery: Any, data: Set) -> Callable[[], Any]:
@@ -307,6 +337,21 @@ JOBS = [
         Job(f"chain {spec}, top 100", OURS, _jax(_chain(spec)), products=2)
         for spec in ("dex,dba,k_reciprocal", "dex,dba,diffusion")
     ),
+    *(
+        Job(f"first call, Q {FEW[0]}, G {FEW[1]:,}, k-reciprocal 20/6", *rest)
+        for rest in (
+            (OURS, _jax(_first), 0),
+            (
+                "numpy transcription",
+                lambda d: _dense(
+                    _few(d), reciprocal.dense_numpy, k1=20, k2=6, lambda_=0.3
+                ),
+                0,
+            ),
+        )
+    ),
+    Job("50 calls, Q <= 512 by chance, k-reciprocal 20/6", OURS, _jax(_by_chance), 0),
+    Job("the same again", OURS, _jax(_by_chance)),
     Job("24 values of lambda", OURS, _jax(_swept), repeats=1),
     Job("24 values of lambda", "24 calls", _jax(_one_by_one), repeats=0),
     Job("24 values of k, DEx", OURS, _jax(_swept_k), repeats=1),

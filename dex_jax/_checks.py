@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 Tree = TypeVar("Tree")
 
-# Sums of squares above this have lost no digit that counts to underflow.
+# In a sum of squares above this, squares that underflow to zero are too small to count.
 _TINY = 1e-20
 
 # Modules that extras bring; the base install has jax and numpy.
@@ -53,7 +53,7 @@ class Count(NamedTuple):
 
 
 def is_concrete(*arrays: object) -> bool:
-    """Tells whether no array is a tracer, so that values may be looked at."""
+    """Whether no array is a tracer, so that values may be looked at."""
     return not any(isinstance(array, Tracer) for array in arrays)
 
 
@@ -70,12 +70,12 @@ def check_rows(x: object, name: str) -> jax.Array:
 def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
     """`check_rows` for queries `[Q, D]`, padded to the next size of `padded_size`.
 
-    Another number of queries then finds its programs compiled. Padding repeats the last
-    query: what is least or largest over all queries stays what it is. Rows inside the
-    caller's `jit`, and rows that lie on a mesh, are left as they are.
+    Other numbers of queries then reuse compiled programs. Padding repeats the last
+    query, so that minima and maxima over all queries do not change. Rows inside the
+    caller's `jit`, and rows that lie on a mesh, are not padded.
 
     Returns:
-        Rows, at least Q, of which those behind the first Q mean nothing, and Q.
+        Rows float32 `[padded_size(Q), D]`, of which those from Q on are padding, and Q.
 
     Raises:
         ValueError: as `check_rows`.
@@ -89,7 +89,7 @@ def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
         if len(array.devices()) == 1:
             array = jnp.pad(array, pad, mode="edge")
     else:
-        # By numpy, which compiles nothing.
+        # numpy compiles no program for each number of queries.
         array = np.pad(np.asarray(array), pad, mode="edge")
     return _check_values(jnp.asarray(array, jnp.float32), name, Q), Q
 
@@ -97,8 +97,9 @@ def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
 def padded_size(rows: int) -> int:
     """How many rows so many queries are padded to: eight sizes up to 512.
 
-    Beyond that steps are an eighth of a power of two: a program for each number of
-    queries would take seconds to compile, and an eighth more rows cost less than that.
+    Beyond that, sizes are multiples of an eighth of a power of two, and at most an
+    eighth of the rows is padding. That costs less than the seconds which a program for
+    each number of queries would take to compile.
 
     Example:
         >>> [padded_size(rows) for rows in (1, 2, 99, 500, 513, 1052, 3368)]
@@ -112,20 +113,30 @@ def padded_size(rows: int) -> int:
 
 
 def first_rows(tree: Tree, count: int) -> Tree:
-    """The first rows of every array of a tree, those of queries that are no padding."""
+    """The first `count` rows of every array of a tree: those that are not padding."""
 
     def one(array: jax.Array) -> jax.Array:
         if array.shape[0] == count:
             return array
         if is_concrete(array) and _on_host(array):
             return jnp.asarray(np.asarray(array)[:count])
+        if is_concrete(array) and isinstance(array.sharding, NamedSharding):
+            return _first_split_rows(array, count)
         return array[:count]
 
     return jax.tree.map(one, tree)
 
 
+def _first_split_rows(array: jax.Array, count: int) -> jax.Array:
+    """The first rows, still split over a mesh where they can be split evenly."""
+    rows, *_ = array.sharding.shard_shape(array.shape)
+    if count % (array.shape[0] // rows):
+        return array[:count]
+    return jax.jit(lambda x: x[:count], out_shardings=array.sharding)(array)
+
+
 def _on_host(array: jax.Array) -> bool:
-    """Tells whether numpy can look at an array where it lies."""
+    """Whether an array lies on one CPU device, where numpy can read it."""
     devices = array.devices()
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
@@ -145,10 +156,14 @@ def _read_rows(x: object, name: str) -> jax.Array | np.ndarray:
 
 
 def _check_values(rows: jax.Array, name: str, count: int | None = None) -> jax.Array:
-    """Refuses rows `[N, D]`, or the first few, of NaN, infinity or zeros alone."""
+    """Refuses rows `[N, D]` with NaN or infinity, or of zeros alone.
+
+    With `count` only the first rows are checked.
+    """
     rows = _automatic(rows)
-    # One reduction finds both faults: NaN and infinity spread, zeros stay zero. Arrays
-    # that a caller's jit closes over are concrete, what is made of them is not.
+    # One reduction finds both faults: the largest absolute value is NaN or infinite, or
+    # zero. Arrays that a caller's jit closes over are concrete, but what is computed
+    # from them is traced: hence the test of `sizes` and not of the rows.
     sizes = _row_sizes(rows)
     if is_concrete(sizes):
         size = np.asarray(sizes)[:count]
@@ -167,9 +182,9 @@ def _check_values(rows: jax.Array, name: str, count: int | None = None) -> jax.A
 
 
 def _automatic(rows: jax.Array) -> jax.Array:
-    """Leaves rows where they lie on a mesh, but lets the compiler place what follows.
+    """Rows where they are, but on a mesh whose axes have automatic type.
 
-    On axes of explicit type every gather would have to say where its result lies.
+    On axes of explicit type every gather would have to name the sharding of its result.
     """
     if not is_concrete(rows) or not isinstance(rows.sharding, NamedSharding):
         return rows
@@ -182,6 +197,7 @@ def _automatic(rows: jax.Array) -> jax.Array:
 
 @jax.jit
 def _row_sizes(rows: jax.Array) -> jax.Array:
+    """The largest absolute value of each row, `[N]`; NaN where a row holds NaN."""
     return jnp.max(jnp.abs(rows), axis=1)
 
 
@@ -235,16 +251,24 @@ def _read_ids(x: object, name: str, size: int) -> jax.Array | np.ndarray:
 
 
 def _narrow(*arrays: jax.Array | np.ndarray) -> list[jax.Array]:
+    """Integer labels as int32, equal where they were equal, across all arrays.
+
+    Where int32 cannot hold a value, all values are replaced by their ranks among the
+    values of all arrays; -1 alone stays -1. Traced labels are converted as they are.
+    """
     limits = np.iinfo(np.int32)
+    # Only int64, uint32 and uint64 can hold values that int32 cannot.
     wide = [
         a for a in arrays if a.dtype.itemsize >= 4 and a.dtype != np.int32 and a.size
     ]
     if is_concrete(*arrays) and any(
         np.min(v) < limits.min or np.max(v) > limits.max for v in map(np.asarray, wide)
     ):
+        # As Python integers: int64 and uint64 have no common integer type.
         values = np.concatenate([np.asarray(a).astype(object) for a in arrays])
         known, ranks = np.unique(values, return_inverse=True)
-        # -1 says "none" wherever it stands, so it must stay what it is.
+        # -1 means "none" and must stay -1. It is the largest of the negative values, so
+        # less their number its rank is -1, and ranks of values from 0 on begin at 0.
         ranks = ranks.reshape(-1) - int((known < 0).sum()) * int((known == -1).any())
         cuts = np.cumsum([a.size for a in arrays])[:-1]
         return [jnp.asarray(part, jnp.int32) for part in np.split(ranks, cuts)]
@@ -329,9 +353,10 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
 @jax.jit
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Scales rows `[N, D]` to unit length without overflow at large or tiny values."""
-    square = jnp.sum(rows * rows, axis=1, keepdims=True)
-    # Rows of common length skip the passes that only extreme lengths need; whether
-    # they are skipped depends on all rows, what a row becomes on that row alone.
+    square = jnp.sum(rows * rows, axis=1, keepdims=True)  # [N, 1]
+    # Rows whose squares neither overflow nor underflow need no scaling first. The extra
+    # passes are skipped if no row needs them; either way a row's result is the same, as
+    # it depends on that row alone.
     common = (square > _TINY) & (square < jnp.inf)
     square = jnp.where(common, square, 1)
 
@@ -340,8 +365,8 @@ def unit_rows(rows: jax.Array) -> jax.Array:
 
     def careful(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-        # Divisions are made products, and outside these bounds an inverse is zero or
-        # infinite.
+        # XLA may divide by multiplying with the inverse, which outside of these bounds
+        # is zero or infinite.
         size = jnp.where(size == 0, 1, jnp.clip(size, 2.0**-126, 2.0**126))
         size = jnp.where(common, 1, size)
         small = jnp.sum((rows / size) ** 2, axis=1, keepdims=True)
@@ -368,7 +393,7 @@ def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError
         True
     """
     root = (error.name or "").partition(".")[0]
-    # One that is there and broken would not be mended by installing it.
+    # A module that is installed but fails to import is not mended by the extra.
     if root not in EXTRA_MODULES or importlib.util.find_spec(root) is not None:
         return error
     return ModuleNotFoundError(

@@ -15,8 +15,8 @@ from dex_jax._checks import EXTRA_MODULES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dex_jax"
 
-# The rooms from the ground up; a room imports only what stands before it. Two rooms of
-# one line do not know each other.
+# The subpackages in layers: each imports only from earlier lines. Two of one line do
+# not import each other.
 FLOORS = (
     ("_checks", "procedural"),
     ("neighbors", "losses", "data", "models"),
@@ -30,7 +30,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BASE = {"jax", "numpy"}
 KERNELS = ("rerank", "neighbors", "metrics", "losses")
-# What a room may import beside the standard library, `dex_jax`, jax and numpy.
+# What a subpackage may import beside the standard library, `dex_jax`, jax and numpy.
 OUTSIDE = {
     "_checks": set(),
     "neighbors": set(),
@@ -48,7 +48,7 @@ OUTSIDE = {
     "report": {"jinja2", "matplotlib", "rich"},
     "__main__": {"PIL"},
 }
-# Modules that a fresh process must not have loaded after importing a room.
+# Modules that a fresh process must not have loaded after importing a subpackage.
 HEAVY = {
     "flax",
     "jinja2",

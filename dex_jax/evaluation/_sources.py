@@ -90,7 +90,7 @@ class EmbeddingSource:
 
     def embeddings(self, scales: tuple[float, ...] | None) -> EmbeddingFile:
         """Returns the file's descriptors."""
-        del scales  # `possible` has left out whatever a file cannot answer
+        del scales  # a file has scale 1 alone: `possible` drops rows with other scales
         return self._file
 
 

@@ -201,7 +201,10 @@ class InvertedResidual(nnx.Module):
         return x + shortcut
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Silences the branch of some images; the others make up for them."""
+        """Stochastic depth: zeroes the branch `[B, h, w, C]` of random images.
+
+        The others are divided by the share that is kept, so that the mean is unchanged.
+        """
         if key is None:
             raise ValueError(
                 "key: this network has stochastic depth; training needs a random key"

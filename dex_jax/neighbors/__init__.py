@@ -1,7 +1,8 @@
 """Exact nearest neighbours by cosine similarity, in blocks of bounded memory.
 
-The one primitive under every re-ranking step. Neighbours are ordered by falling
-cosine; equal cosines are ordered by rising index, across blocks and devices too.
+Every re-ranking step is built on this search. Lists are ordered by falling cosine, and
+equal cosines by rising index, across blocks and devices too; rows of the database that
+are equal bit by bit get equal cosines.
 """
 
 from dex_jax.neighbors._form import form

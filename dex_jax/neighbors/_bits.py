@@ -1,7 +1,7 @@
-"""Flags packed into words of 32 bits, and thresholds found on whole numbers.
+"""Flags packed into words of 32 bits, and thresholds found by bisection on integers.
 
-Scores are compared with the last score of their list. The few that are higher are kept
-as one bit each, 32 times less to look through than the scores themselves.
+`_lists` compares scores with the last score of their list and marks the higher ones
+here, one bit each: 32 times less to look through than the scores themselves.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,8 @@ from jax import lax
 
 # Bits in a word.
 WORD = 32
-# What makes whole numbers of a negative float's bits rise with the float.
+# All bits but the sign. Read as int32, the bits of floats above zero rise with the
+# float; those of floats below zero fall, until all but the sign are flipped.
 _SIGNED = 0x7FFFFFFF
 
 
@@ -20,6 +21,7 @@ def pack(flags: jax.Array, axis: int) -> jax.Array:
     """Packs flags along an axis into words of 32, the first in the lowest bit."""
     size = flags.shape[axis]
     even = size - size % WORD
+    # Whole words, then one narrower word of what is left: no copy to pad the flags.
     parts = []
     for start, end, width in ((0, even, WORD), (even, size, size - even)):
         if start == end:
@@ -41,11 +43,12 @@ def most_set(words: jax.Array, axis: int) -> jax.Array:
 
 def lowest_bit(word: jax.Array) -> jax.Array:
     """The lowest bit that is set; 0 if none is."""
-    return word & (~word + 1)
+    return word & (~word + 1)  # ~word + 1 is -word, which uint32 does not have
 
 
 def position(bit: jax.Array) -> jax.Array:
-    """The number of a bit, int32; 0 if there is none."""
+    """Where a word's single set bit stands, int32 from 0 to 31; 0 if none is set."""
+    # One less than a power of two has a one for each place below it.
     count = lax.population_count(bit - 1).astype(jnp.int32)
     return jnp.where(bit == 0, 0, count)
 
@@ -56,33 +59,35 @@ def along(values: jax.Array, axis: int, rank: int) -> jax.Array:
 
 
 def one_zero(scores: jax.Array) -> jax.Array:
-    """Makes -0.0, which equals 0.0 but is sorted behind it, 0.0."""
-    # A difference, so that the derivative is that of the score at zero too.
+    """Replaces -0.0 by 0.0: the two are equal, but sorts put -0.0 behind."""
+    # A difference and not a choice of the constant 0, whose derivative would be 0.
     return scores - jnp.where(scores == 0, lax.stop_gradient(scores), 0)
 
 
 def sort_key(scores: jax.Array) -> jax.Array:
-    """Whole numbers int32 in the order of the scores; both zeros are one."""
+    """Integers int32 in the order of the scores float32; both zeros get one key."""
     bits = lax.bitcast_convert_type(one_zero(scores), jnp.int32)
+    # Shifted by 31 places, the sign fills the word: all ones below zero, else zeros.
     return bits ^ ((bits >> 31) & _SIGNED)
 
 
 def from_key(key: jax.Array) -> jax.Array:
-    """The score of a key."""
+    """The score of a key: the inverse of `sort_key`."""
     return lax.bitcast_convert_type(key ^ ((key >> 31) & _SIGNED), jnp.float32)
 
 
 class Bounds(NamedTuple):
-    """Between which numbers a threshold lies, both included; int32 `[R]` each."""
+    """The integers between which a threshold lies, both included; int32 `[R]` each."""
 
     low: jax.Array
     high: jax.Array
 
 
 def threshold(keys: jax.Array, k: int, most: int, axis: int) -> jax.Array:
-    """A number that `k` to `most` of the keys along an axis reach, by bisection.
+    """An integer that `k` to `most` of the keys along an axis reach, by bisection.
 
-    Where equal keys make them more than `most`, fewer than `k` are above the number.
+    Where equal keys make that impossible it is the `k`-th largest key: more than `most`
+    keys reach it, and fewer than `k` are above it.
     """
 
     def halve(bounds: Bounds) -> Bounds:
@@ -91,10 +96,11 @@ def threshold(keys: jax.Array, k: int, most: int, axis: int) -> jax.Array:
         count = (keys >= jnp.expand_dims(middle, axis)).sum(axis=axis, dtype=jnp.int32)
         low = jnp.where(count >= k, middle, low)
         high = jnp.where(count < k, middle - 1, high)
+        # A count between k and most ends the bisection of that row.
         return Bounds(low, jnp.where((count >= k) & (count <= most), middle, high))
 
-    # Split at zero first, so that no difference leaves the range of int32.
-    low, high = keys.min(axis=axis), keys.max(axis=axis)
+    # Decide the sign first: the difference of bounds of unlike sign may not fit int32.
+    low, high = keys.min(axis=axis), keys.max(axis=axis)  # [R]
     zero = jnp.zeros_like(low)
     signs = (keys >= 0).sum(axis=axis, dtype=jnp.int32) >= k
     bounds = Bounds(

@@ -1,4 +1,7 @@
-"""Blocks of rows, which bound the memory of a kernel."""
+"""Blocks of rows: loops that work on a part at a time, so that memory stays bounded.
+
+`Blocks` says how rows are divided; `map_blocks` and `repeat` run over the blocks.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -17,11 +20,11 @@ class Blocks(NamedTuple):
 
     The last block begins early where it would end outside, so that no input has to be
     padded. It shares its first rows with the block before: these are computed twice, to
-    the same values. Where a row must count once only, `fresh` tells which are new.
+    the same values. Where a row may count only once, `fresh` says which are new.
 
     Attributes:
-        rows: how many there are.
-        size: of a block, at most `rows`.
+        rows: how many rows there are in all.
+        size: rows of a block, at most `rows`.
     """
 
     rows: int
@@ -30,7 +33,7 @@ class Blocks(NamedTuple):
     @property
     def number(self) -> int:
         """How many blocks there are."""
-        return -(-self.rows // self.size)
+        return -(-self.rows // self.size)  # rounded up
 
     def start(self, i: jax.Array) -> jax.Array:
         """The first row of block `i`."""
@@ -49,7 +52,7 @@ class Blocks(NamedTuple):
         )
 
     def put(self, wholes: Tree, parts: Tree, i: jax.Array) -> Tree:
-        """Writes the rows of block `i` into every array of a tree."""
+        """Writes `parts` `[size, ...]` as the rows of block `i` of a tree of arrays."""
         start = self.start(i)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),
@@ -63,6 +66,7 @@ def divide(rows: int, most: int, *, multiple: int = 1) -> Blocks:
 
     With `multiple` the size is rounded up to a multiple of it where that still fits.
     """
+    # The number of blocks first, then the least size that needs no more of them.
     size = -(-rows // -(-rows // max(1, most)))
     return Blocks(rows, min(-(-size // multiple) * multiple, rows))
 
@@ -70,10 +74,11 @@ def divide(rows: int, most: int, *, multiple: int = 1) -> Blocks:
 def repeat(
     number: int | jax.Array, body: Callable[[jax.Array, Tree], Tree], carry: Tree
 ) -> Tree:
-    """`fori_loop` from 0 whose counter leaves int32 numbers int32, in any mode.
+    """`fori_loop` from 0 to `number` whose counter is int32, with x64 enabled or not.
 
-    A number known in advance makes the counter of weak type, a traced one is int32.
+    So what a body computes from int32 arrays and the counter stays int32.
     """
+    # A Python number would be int64 where `jax_enable_x64` is set.
     end = np.int32(number) if isinstance(number, int) else number.astype(np.int32)
     return lax.fori_loop(np.int32(0), end, body, carry)
 
@@ -88,11 +93,12 @@ def map_blocks_with(
     scratch: Scratch,
     blocks: Blocks,
 ) -> Tree:
-    """`map_blocks` with working memory that each block leaves as it found it.
+    """`map_blocks` with scratch memory that each block leaves as it found it.
 
-    A table that is cleared where it was written costs nothing per unused entry; one
-    that is made anew for every block would cost rows x its width in all.
+    A block that clears only the entries it wrote pays for these alone; a table made
+    anew for every block would cost its whole size each time.
     """
+    # The shapes of a block's results; nothing is computed.
     number = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = jax.eval_shape(function, number, scratch)[0]
     empty = jax.tree.map(
@@ -109,4 +115,5 @@ def map_blocks_with(
 
 def take_rows(array: jax.Array, rows: jax.Array) -> jax.Array:
     """Gathers rows whose indices are known to be in range."""
+    # Without the test of each index, and the NaN rows that the default mode fills in.
     return array.at[rows].get(mode="promise_in_bounds")

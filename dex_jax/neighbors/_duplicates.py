@@ -1,9 +1,9 @@
 """Rows that are equal bit by bit, and how lists treat them.
 
-The product of one pair of vectors depends, in its last bit, on the shape of the tile
-that it stands in. So equal rows could get different cosines, and a duplicate of higher
-index could stand in front. Only the first of equal rows therefore takes part in a
-search; the others are given its cosines when the lists are done.
+The last bit of a pair's cosine depends on the shape of the matrix product that computed
+it, so equal rows could get different cosines, and the one of higher index could stand
+in front. Only the first of equal rows therefore takes part in a search; the others are
+given its cosines when the lists are done.
 """
 
 import functools
@@ -48,16 +48,21 @@ class Duplicates(NamedTuple):
 
 
 def fingerprints(rows: jax.Array) -> tuple[jax.Array, ...]:
-    """Four words uint32 `[N]` each that equal rows `[N, D]` have in common."""
+    """Four words uint32 `[N]` each, equal where rows `[N, D]` float32 are equal."""
     D = rows.shape[1]
+    # -0.0 and 0.0 give the same products, so they count as equal here.
     bits = lax.bitcast_convert_type(jnp.where(rows == 0, 0, rows), jnp.uint32)
-    bits ^= bits >> 15  # many numbers end in zeros, which products keep
+    # Where a float's low bits are zeros, as of rounded numbers, so are those of the
+    # products below: high bits are mixed in first.
+    bits ^= bits >> 15
 
     def add(a: list[jax.Array], b: list[jax.Array]) -> list[jax.Array]:
         return [x + y for x, y in zip(a, b, strict=True)]
 
     words = []
-    for pair in range(_WORDS // 2):  # two words a pass are the fastest on a CPU
+    # A word is the sum over the columns of bits mixed with random odd numbers, modulo
+    # 2^32. Two words in one pass over the rows are the fastest on a CPU.
+    for pair in range(_WORDS // 2):
         mixed = bits * _keys(D, 2 * pair)[None]
         mixed ^= mixed >> 15
         both = [mixed, mixed * _keys(D, 2 * pair + 1)[None]]
@@ -72,14 +77,17 @@ def find_duplicates(
     N = prints[0].shape[0]
     index = jnp.arange(N, dtype=jnp.int32)
     if valid is not None:
-        own = ~index.astype(jnp.uint32)  # words of zeros are those of a row of zeros
+        # Rows that are not valid get a print each of their own: ~index, since the words
+        # of index 0 would be those of a row of zeros.
+        own = ~index.astype(jnp.uint32)
         prints = tuple(jnp.where(valid, words, own) for words in prints)
-    # Equal rows side by side, in order of their index. Two words are enough to sort by:
-    # that they agree where the others do not would at worst leave a duplicate unfound.
+    # Equal rows stand side by side, in order of their index. Two words are enough to
+    # sort by: a different row that has both could at worst stand between two equal ones
+    # and leave them unfound, since all four words are compared.
     *words, row = lax.sort((*prints[:2], index), num_keys=3)
     words += [take_rows(w, row) for w in prints[2:]]
     opens = functools.reduce(jnp.logical_or, [w[1:] != w[:-1] for w in words])
-    opens = jnp.concatenate([jnp.ones(1, bool), opens])
+    opens = jnp.concatenate([jnp.ones(1, bool), opens])  # [N], first of equal rows
     leader = row[lax.cummax(jnp.where(opens, index, 0))]
     closes = jnp.concatenate([opens[1:], jnp.ones(1, bool)])
     following = jnp.where(closes, -1, jnp.roll(row, -1))
@@ -92,17 +100,20 @@ def find_duplicates(
 
 
 class _Spreading(NamedTuple):
-    ids: jax.Array  # [k, R] int32, what has been written
-    scores: jax.Array  # [k, R]
-    heads: jax.Array  # [C, R] int32, the next of the equal rows of each candidate
-    left: jax.Array  # [C, R], its score; -inf when no row is left
+    """What the merge of `spread` carries: lists so far, candidates not yet used up."""
+
+    ids: jax.Array  # [k, R] int32, filled from the front
+    scores: jax.Array  # [k, R] float32
+    heads: jax.Array  # [C, R] int32, for each candidate the next of its equal rows
+    left: jax.Array  # [C, R] float32, its score; -inf when no row is left
 
 
 def spread(lists: Neighbors, duplicates: Duplicates, k: int) -> Neighbors:
     """The best `k` where candidates `[R, C]` stand for all rows that equal them.
 
-    A merge of C rising sequences: k times the best score, and of equal scores the
-    lowest index. The best k need no more candidates than k: each is at least one row.
+    Each candidate is a sequence of rows of equal score and rising index. The C
+    sequences are merged in k steps, each of which takes the best score, and of equal
+    scores the lowest index. Lists of k candidates suffice: each is at least one row.
     """
 
     def merged(lists: Neighbors) -> Neighbors:
@@ -111,6 +122,7 @@ def spread(lists: Neighbors, duplicates: Duplicates, k: int) -> Neighbors:
     def sliced(lists: Neighbors) -> Neighbors:
         return Neighbors(lists.ids[:, :k], lists.scores[:, :k])
 
+    # Most sets have no duplicates, and skip the k passes over all candidates.
     return lax.cond(duplicates.some, merged, sliced, lists)
 
 
@@ -122,7 +134,8 @@ def _merged(lists: Neighbors, following: jax.Array, k: int) -> Neighbors:
         best = state.left.max(axis=0)  # [R]
         leads = (state.left == best[None]) & (best[None] > -jnp.inf)
         head = jnp.where(leads, state.heads, beyond).min(axis=0)
-        picked = leads & (state.heads == head[None])
+        picked = leads & (state.heads == head[None])  # [C, R], one of each column
+        # No candidate is left: the entry is index 0 with the score -inf.
         head = jnp.where(head == beyond, 0, head)
         later = following.at[head].get(mode="promise_in_bounds")[None]
         return _Spreading(
@@ -140,7 +153,9 @@ def _merged(lists: Neighbors, following: jax.Array, k: int) -> Neighbors:
 
 
 def _keys(size: int, number: int) -> np.ndarray:
-    """Odd numbers uint32 `[size]` that look random, another sequence each `number`."""
+    """Odd random numbers uint32 `[size]`, another sequence for each `number`."""
+    # The integer hash lowbias32 of a counter. Odd, since an even factor would lose the
+    # highest bit of what it multiplies.
     key = np.arange(size, dtype=np.uint32) * np.uint32(0x85EBCA6B)
     key += np.uint32((number + 1) * 0x9E3779B9 % 2**32)
     key = (key ^ (key >> 16)) * np.uint32(0x7FEB352D)

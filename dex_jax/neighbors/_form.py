@@ -2,8 +2,8 @@
 
 A CPU works fastest on tiles that stay in its caches, with loops that stop when the data
 allow it. An accelerator wants few large kernels and no loop whose length depends on
-data, since each trip of such a loop is read back to the host. Both forms give the same
-neighbours; scores differ by rounding.
+data, since the host reads the condition of such a loop back at every trip. Both forms
+give the same neighbours; scores differ by rounding.
 """
 
 import os
@@ -19,8 +19,8 @@ Value = TypeVar("Value")
 FORMS = ("cpu", "wide")
 VARIABLE = "DEX_JAX_FORM"
 
-# Part of the key under which jax.jit keeps compiled programs: a function that was
-# traced in one form is traced again in the other.
+# A user context is part of the key under which jax.jit keeps compiled programs: a
+# function that was traced in one form is traced again in the other.
 _forced: Any = jax.make_user_context(None)
 
 
@@ -28,10 +28,15 @@ def form(name: Literal["cpu", "wide"]) -> AbstractContextManager[None]:
     """Forces the form of all kernels that are called inside a `with` block.
 
     Without it the environment variable `DEX_JAX_FORM` decides, and without that the
-    backend: "cpu" on a CPU, "wide" on everything else.
+    default backend: "cpu" on a CPU, "wide" on everything else. Either form runs on any
+    backend and gives the same neighbours; scores differ by rounding. The variable is
+    read when a program is traced: set it before the first call.
 
     Args:
         name: "cpu", small tiles; or "wide", few large kernels.
+
+    Returns:
+        A context manager; the form before it holds again after it.
 
     Raises:
         ValueError: another word, here or in the environment variable.
@@ -48,7 +53,7 @@ def form(name: Literal["cpu", "wide"]) -> AbstractContextManager[None]:
 
 
 def is_wide() -> bool:
-    """Tells, while a program is traced, whether it takes the wide form."""
+    """Whether the program that is being traced takes the wide form."""
     name = _forced.value
     if name is None:
         name = os.environ.get(VARIABLE)

@@ -33,14 +33,16 @@ from dex_jax.neighbors._bits import (
     threshold,
 )
 
-# Places behind a list of k: this many times k, but not fewer than the second number.
+# Free places behind a list of k: 2 k, but at least 32. With more of them lists are cut
+# less often, but each cut passes over all of them.
 _PLACES = (2, 32)
-# A cut may leave one in so many of these places filled: to cut back to exactly k takes
-# more halvings.
+# A cut may leave k entries and a 16th of the free places: a score that exactly k
+# entries reach takes more steps of bisection to find.
 _SLACK = 16
-# Columns of which only the best is looked at where too many beat a list.
+# Columns in a group, of which `_bound` looks at the best; the first size that fits.
 _GROUPS = (32, 16, 8, 4)
-# Products of equal rows differ by rounding: less than this at any D up to 4,352.
+# Two products of the same unit rows, in matrices of other shapes, differ by less than
+# this at any D up to 4,352, the descriptor of the 17 parts.
 _ROUNDING = 2e-6
 
 
@@ -50,6 +52,10 @@ class Neighbors(NamedTuple):
     Attributes:
         ids: `[..., K]` int32, row indices into the database.
         scores: `[..., K]` float32, larger is better: cosines, or a chain's scores.
+
+    Example:
+        >>> Neighbors(jnp.array([[2, 0]]), jnp.array([[0.9, 0.5]])).ids.shape
+        (1, 2)
     """
 
     ids: jax.Array
@@ -57,13 +63,18 @@ class Neighbors(NamedTuple):
 
 
 class NeighborLists(NamedTuple):
-    """Neighbour lists of a set, and what its rows are farthest from.
+    """Neighbour lists of a set, and the smallest cosine of each row.
 
     Attributes:
         ids: `[N, K]` int32, best first.
         scores: `[N, K]` float32, cosines.
         minimum: `[N]` float32, the smallest cosine of each row over all rows; infinity
             where it was not asked for.
+
+    Example:
+        >>> lists = no_lists(3, 2)  # three rows without neighbours
+        >>> lists.first(1).scores.tolist()
+        [[-inf], [-inf], [-inf]]
     """
 
     ids: jax.Array
@@ -76,12 +87,12 @@ class NeighborLists(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Lists of R rows while tiles are folded in, up to three times their final size.
+    """Lists of R rows while tiles are folded in, P places each, in order of the index.
 
     Attributes:
         ids: `[P, R]` int32, rising along P but for entries that are empty.
         scores: `[P, R]` float32, -inf where empty.
-        used: scalar int32, how many of the P places are in use, from k on.
+        used: scalar int32, k to P: places in use, the same number for all rows.
         last: `[R]` float32, what a score must exceed to enter.
         minimum: `[R]` float32, the smallest score seen; None where nobody asks for it.
     """
@@ -110,14 +121,18 @@ class Tile(NamedTuple):
 
 
 class _Folding(NamedTuple):
+    """What the loop of `fold` carries."""
+
     lists: Lists
     words: jax.Array  # marks of scores not yet taken, [R, C / 32] or [C / 32, R]
 
 
 class _Picking(NamedTuple):
+    """What the loop of `_pick` carries: every row reads its W words from the front."""
+
     lists: Lists
-    left: jax.Array  # [W / 32, R] uint32, which words still have marks
-    word: jax.Array  # [R] uint32, what is left of the word at hand
+    left: jax.Array  # [W / 32, R] uint32, a bit for each later word that has marks
+    word: jax.Array  # [R] uint32, the current word without the marks taken
     number: jax.Array  # [R] int32, which word that is
 
 
@@ -126,10 +141,10 @@ _Source = Callable[[Lists, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def top(scores: jax.Array, k: int) -> Neighbors:
-    """The `k` best of each row of scores, ties to the lower index."""
+    """The `k` best of each row of scores `[R, C]`, ties to the lower index."""
     values, ids = lax.top_k(one_zero(scores), k)
-    # Without barriers a later slice of the result turns top_k into a full sort; one
-    # barrier over both is more than the compiler can partition over a mesh.
+    # Without barriers XLA makes top_k and a later slice of its result a full sort. Each
+    # array has its own: one barrier over both cannot be partitioned over a mesh.
     return Neighbors(lax.optimization_barrier(ids), lax.optimization_barrier(values))
 
 
@@ -147,7 +162,9 @@ def no_lists(rows: int, k: int) -> NeighborLists:
 def empty_lists(rows: int, k: int, *, columns: int, minimum: bool = False) -> Lists:
     """Lists of `k` that are to be made from tiles of so many columns."""
     times, least = _PLACES
+    # A row of a tile has no more than `columns` scores to append.
     places = k + min(max(times * k, least), columns)
+    # The first k places count as used, so that `used` is at least k from the start.
     return Lists(
         jnp.zeros((places, rows), jnp.int32),
         jnp.full((places, rows), -jnp.inf, jnp.float32),
@@ -158,13 +175,15 @@ def empty_lists(rows: int, k: int, *, columns: int, minimum: bool = False) -> Li
 
 
 def fold(lists: Lists, tile: Tile, *, k: int) -> Lists:
-    """Folds a tile of scores into lists of `k`, which hold lower indices alone."""
+    """Folds a tile into lists of `k`, all of whose indices are below the tile's."""
     axis, places = tile.axis, lists.ids.shape[0]
     if lists.minimum is not None:
-        # Columns that are not legal equal others, so they change no minimum.
+        # Columns that are not legal repeat others, so they change no minimum.
         least = jnp.minimum(lists.minimum, tile.scores.min(axis=axis))
         lists = lists._replace(minimum=least)
     words = _marks(tile, lists.last)
+    # Where a row has more marks than free places, as in a first tile, only scores that
+    # may be among the k best of the tile keep theirs.
     words = lax.cond(
         most_set(words, axis) > places - k,
         lambda words: words & _marks(tile, _bound(tile, k)),
@@ -179,7 +198,7 @@ def fold(lists: Lists, tile: Tile, *, k: int) -> Lists:
 
 
 def finished(lists: Lists, k: int) -> NeighborLists:
-    """The lists `[R, k]`, sorted."""
+    """The lists `[R, k]`, sorted: best first, ties to the lower index."""
     short = _shorten(lists, k, k)
     best = joined(short.ids[:k].T, short.scores[:k].T, k)
     return NeighborLists(best.ids, best.scores, _lowest(lists))
@@ -193,18 +212,23 @@ def _lowest(lists: Lists) -> jax.Array:
 
 def joined(ids: jax.Array, scores: jax.Array, k: int) -> Neighbors:
     """The best `k` of candidates `[R, C]`, of equals those that stand first."""
-    # One column more than wanted: to select all would be taken for a sort, and slower.
+    # Where k is C, XLA would make top_k a full sort, which is slower: hence one column
+    # of -inf more.
     best = top(jnp.pad(scores, ((0, 0), (0, 1)), constant_values=-jnp.inf), k)
     return Neighbors(jnp.take_along_axis(ids, best.ids, axis=1), best.scores)
 
 
 def just_below(scores: jax.Array) -> jax.Array:
-    """So much less than each score that a product of an equal row is above it."""
+    """Each score less the rounding error between two products of the same rows.
+
+    A row that equals the one behind a score then has a cosine above what is returned,
+    whatever the shape of the product.
+    """
     return scores - jnp.maximum(jnp.abs(scores) * _ROUNDING, _ROUNDING)
 
 
 def _append(tile: Tile, k: int, state: _Folding) -> _Folding:
-    """Takes marked scores until none is left or the places are full."""
+    """Appends marked scores until no mark is left or the places are full."""
     axis, places = tile.axis, state.lists.ids.shape[0]
     most_kept = k + (places - k) // _SLACK
 
@@ -222,7 +246,7 @@ def _append(tile: Tile, k: int, state: _Folding) -> _Folding:
         score = tile.scores.at[(row, column) if axis else (column, row)]
         return column + tile.first, score.get(mode="promise_in_bounds")
 
-    lists, words = lax.while_loop(full, make_space, state)
+    lists, words = lax.while_loop(full, make_space, state)  # at most one trip
     used = lists.used
     count = jnp.minimum(most_set(words, axis), places - used)
     lists, words = _pick(lists, words, axis, source, at=used, count=count)
@@ -232,20 +256,21 @@ def _append(tile: Tile, k: int, state: _Folding) -> _Folding:
 def _marks(tile: Tile, last: jax.Array) -> jax.Array:
     """Bits of the legal scores above `last` `[R]`, packed along the columns.
 
-    The layout is that of the scores: to transpose it here would cost more than all that
-    follows.
+    Words lie as the scores do, `[R, C / 32]` or `[C / 32, R]`: to transpose them here
+    would cost more than all that follows.
     """
     words = pack(tile.scores > jnp.expand_dims(last, tile.axis), tile.axis)
     return words & jnp.expand_dims(pack(tile.legal, 0), 1 - tile.axis)
 
 
 def _bound(tile: Tile, k: int) -> jax.Array:
-    """A little less than the `k`-th best legal score of each row `[R]`, or far less.
+    """A bound `[R]` below the `k`-th best legal score of each row; -inf if k is large.
 
-    Each of the `k` groups of columns with the best maxima has a score at least as good
-    as the worst of these maxima.
+    It is the `k`-th best of the maxima of groups of columns, and a little less: k
+    groups have a score at least as good.
     """
     axis, size = tile.axis, tile.scores.shape[tile.axis]
+    # With fewer than 4 k groups the bound would lie far below the k-th best score.
     group = next((g for g in _GROUPS if size >= 4 * k * g), 0)
     if not group:
         return jnp.full(tile.scores.shape[1 - axis], -jnp.inf, jnp.float32)
@@ -256,12 +281,14 @@ def _bound(tile: Tile, k: int) -> jax.Array:
     scores = scores.reshape(*shape[:axis], -1, group, *shape[axis + 1 :])
     maxima = sort_key(scores.max(axis=axis + 1))
     bound = from_key(threshold(maxima, k, k, axis))
-    # Not the next smaller number: below zero that is one which counts as zero.
+    # Scores must exceed the bound, and the k-th best may equal it. The next smaller
+    # float would not do: that of zero is denormal, and flushed to zero.
     return bound - jnp.maximum(jnp.abs(bound) * 1e-6, 1e-30)
 
 
 def _shorten(lists: Lists, k: int, most: int) -> Lists:
     """Leaves the best `k` to `most` of each list, in order, and frees other places."""
+    # Places from `used` on may hold entries from before the last cut.
     there = jnp.arange(lists.scores.shape[0], dtype=jnp.int32)[:, None] < lists.used
     lowest = jnp.int32(jnp.iinfo(jnp.int32).min)
     keys = jnp.where(there, sort_key(lists.scores), lowest)  # [P, R]
@@ -272,19 +299,21 @@ def _shorten(lists: Lists, k: int, most: int) -> Lists:
         return stay.sum(axis=0, dtype=jnp.int32).max()
 
     def without_ties(stay: jax.Array) -> jax.Array:
+        # Of the entries that equal the limit, those of lowest index fill up to k.
         equal = keys == limit
         free = k - (keys > limit).sum(axis=0, dtype=jnp.int32)
         count = jnp.cumsum(equal, axis=0, dtype=jnp.int32)
         return (stay & ~equal) | (equal & (count <= free[None]))
 
     stay = lax.cond(highest(stay) > most, without_ties, lambda stay: stay, stay)
-    # No less than before, which empty places would allow.
+    # Empty entries are -inf and must not lower a limit that began above that, as those
+    # of `joint_search_tiles` do.
     last = jnp.maximum(lists.last, jnp.where(stay, lists.scores, jnp.inf).min(axis=0))
 
     def source(
         lists: Lists, row: jax.Array, place: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        # Entries move forward, so none is overwritten before it has moved.
+        # Entries move to the front in place: each is read before another lands there.
         return (
             lists.ids.at[place, row].get(mode="promise_in_bounds"),
             lists.scores.at[place, row].get(mode="promise_in_bounds"),
@@ -308,11 +337,12 @@ def _pick(
 
     Args:
         lists: what is taken is written into their places from `at` on.
-        words: marks along `axis`, `[R, W]` or `[W, R]`.
+        words: marks along `axis`, `[R, W]` or `[W, R]` uint32.
         axis: of the words.
         source: reads the entry at the place of a mark.
         at: scalar int32, the first place written.
-        count: scalar int32, marks taken of a row at most.
+        count: scalar int32, marks taken of a row at most. A row with fewer gets empty
+            entries, so that all rows use the same number of places.
 
     Returns:
         The lists, and the marks that are left.
@@ -322,7 +352,7 @@ def _pick(
 
     def one(t: jax.Array, state: _Picking) -> _Picking:
         state = _next_words(words, axis, row, state)
-        bit = lowest_bit(state.word)
+        bit = lowest_bit(state.word)  # [R], 0 where the row has no mark left
         place = state.number * WORD + position(bit)
         ids, scores = source(state.lists, row, place)
         scores = jnp.where(bit != 0, scores, -jnp.inf)
@@ -334,7 +364,8 @@ def _pick(
         )
         return state._replace(lists=lists, word=state.word ^ bit)
 
-    # Which words have marks, again as bits.
+    # Which words have marks, as bits again: a row goes from one to the next without
+    # a look at the words between.
     index = pack(words != 0, axis)
     index = index.T if axis else index
     zero = jnp.zeros(R, jnp.uint32)
@@ -348,6 +379,8 @@ def _next_words(
 ) -> _Picking:
     """Where a row's word is used up, goes on to its next one that has marks."""
     done = state.word == 0
+    # The first line of `left` with a bit, found without a loop: there are few lines,
+    # one for 1,024 columns.
     line, rest = jnp.zeros_like(state.number), jnp.zeros_like(state.word)
     for i in reversed(range(state.left.shape[0])):
         line = jnp.where(state.left[i] != 0, i, line)
@@ -364,9 +397,10 @@ def _next_words(
 
 
 def _left(words: jax.Array, axis: int, state: _Picking) -> jax.Array:
-    """The marks not taken: the rest of the word at hand, and the words after it."""
+    """The marks not taken: the rest of the current word, and all of later words."""
     W = words.shape[axis]
     index = state.left.T if axis else state.left
+    # Unpacks `left`: bools shaped like the words, true where no mark has been taken.
     bit = along(jnp.arange(WORD, dtype=jnp.uint32), axis + 1, 3)
     later = (jnp.expand_dims(index, axis + 1) >> bit) & 1 != 0
     later = later.reshape(*words.shape[:axis], -1, *words.shape[axis + 1 :])

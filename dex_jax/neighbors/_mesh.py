@@ -1,4 +1,9 @@
-"""Work on rows that are split over the devices of a mesh, and search above all."""
+"""The search where rows are split over the devices of a mesh.
+
+`on_parts` runs a function on each device's own rows. `search_shards` searches a split
+database for queries that every device holds, `self_search_shards` a split set in
+itself; neither gathers the rows on one device.
+"""
 
 import functools
 import math
@@ -35,12 +40,13 @@ class RowShards(NamedTuple):
 
 
 def row_shards(array: jax.Array) -> RowShards | None:
-    """Tells how the rows of a concrete array are split; None if they are not."""
+    """How the rows of a concrete array are split; None if they are not, or traced."""
     sharding = array.sharding if is_concrete(array) else None
     if not isinstance(sharding, NamedSharding) or not sharding.spec:
         return None
     axes = sharding.spec[0]
     axes = (axes,) if isinstance(axes, str) else tuple(axes or ())
+    # Every device holds all rows: only columns are split, or the axis has one device.
     if array.shape[0] == sharding.shard_shape(array.shape)[0]:
         return None
     return RowShards(sharding.mesh, axes)
@@ -55,14 +61,14 @@ def on_parts(
     """Lets every device work on its own rows.
 
     Args:
-        function: of two trees of arrays: those split by rows, and what every device
-            sees whole.
+        function: of two trees of arrays: those split by rows, of which it gets the
+            device's own part, and those that every device gets whole.
         shards: how the rows are split; None if they are not.
         join: axis along which the results are parts of one array, None if they are
             equal on all devices; several where a tuple is returned.
 
     Returns:
-        The function of whole arrays.
+        The function of the two trees of whole arrays; `function` if `shards` is None.
     """
     if shards is None:
         return function
@@ -76,6 +82,7 @@ def on_parts(
         mesh=shards.mesh,
         in_specs=(split, whole),
         out_specs=tuple(map(out, join)) if isinstance(join, tuple) else out(join),
+        # What has been gathered is equal on all devices, which the check cannot see.
         check_vma=False,
     )
 
@@ -87,10 +94,10 @@ def part_start(shards: RowShards | None, rows: int) -> jax.Array:
 
 
 def gather_lists(lists: Neighbors, shards: RowShards | None, k: int) -> Neighbors:
-    """The best `k` of what all devices found in their parts, in order of the parts."""
+    """The best `k` of lists `[M, K]` that each device found in its part."""
     if shards is None:
         return lists
-    # [M, parts x K]: lower parts hold lower indices and stand first, so win ties.
+    # [M, parts x K]. Lower parts hold lower indices and stand first, so they win ties.
     ids, scores = (lax.all_gather(x, shards.axes, axis=1, tiled=True) for x in lists)
     return joined(ids, scores, k)
 
@@ -98,7 +105,7 @@ def gather_lists(lists: Neighbors, shards: RowShards | None, k: int) -> Neighbor
 def all_fingerprints(
     rows: jax.Array, shards: RowShards | None
 ) -> tuple[jax.Array, ...]:
-    """Fingerprints `[N]` of all rows, whole on every device."""
+    """Fingerprints `[N]` of all rows, on every device: 16 bytes a row are gathered."""
 
     def part(own: jax.Array, _: None) -> tuple[jax.Array, ...]:
         words = fingerprints(own)
@@ -120,13 +127,14 @@ def search_shards(
     precision: str,
 ) -> Neighbors:
     """Searches each part for all queries, then gathers and merges lists of `k`."""
+    # Equal rows may lie on different devices, so they are looked for in the whole set.
     equal = find_duplicates(all_fingerprints(database, shards), valid)
 
     def local(
         part: tuple[jax.Array, jax.Array], whole: tuple[jax.Array, Duplicates]
     ) -> Neighbors:
         (rows, legal), (queries, equal) = part, whole
-        N = rows.shape[0]
+        N = rows.shape[0]  # of this device
         found = search_tiles(
             queries,
             rows,
@@ -142,8 +150,10 @@ def search_shards(
 
 
 class _Ring(NamedTuple):
-    found: NeighborLists  # of this device's rows
-    guest: jax.Array  # [n, D], the part that is visiting
+    """What a device carries from one turn of the ring to the next."""
+
+    found: NeighborLists  # [n, k], lists of this device's rows
+    guest: jax.Array  # [n, D], the part that is here for this turn
 
 
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision", "minimum"))
@@ -155,17 +165,21 @@ def self_search_shards(
     precision: str,
     minimum: bool,
 ) -> NeighborLists:
-    """Passes the parts around a ring; lists and minimum stay split like the rows."""
+    """Passes the parts around a ring; lists and minimum stay split like the rows.
+
+    A device holds its own part and one other at a time, never all N rows.
+    """
     parts = shards.parts
     equal = find_duplicates(all_fingerprints(rows, shards))
 
     def local(own: jax.Array, equal: Duplicates) -> NeighborLists:
-        N = own.shape[0]
+        N = own.shape[0]  # of this device
         me = lax.axis_index(shards.axes)
+        # Pairs (from, to): each device hands its guest to the one before it.
         ring = [((i + 1) % parts, i) for i in range(parts)]
 
         def visit(turn: jax.Array, state: _Ring) -> _Ring:
-            first = (me + turn) % parts * N
+            first = (me + turn) % parts * N  # index of the guest's first row
             found = search_tiles(
                 own,
                 state.guest,
@@ -178,7 +192,7 @@ def self_search_shards(
             lists = merge(state.found.first(k), found.first(k), k=k)
             lowest = jnp.minimum(found.minimum, state.found.minimum)
             guest = lax.ppermute(state.guest, shards.axes, ring)
-            return _Ring(NeighborLists(*lists, lowest), guest)
+            return _Ring(NeighborLists(lists.ids, lists.scores, lowest), guest)
 
         found = repeat(parts, visit, _Ring(no_lists(N, k), own)).found
         return NeighborLists(*spread(found.first(k), equal, k), found.minimum)
@@ -188,10 +202,10 @@ def self_search_shards(
 
 @functools.partial(jax.jit, static_argnames=("k",))
 def merge(a: Neighbors, b: Neighbors, *, k: int) -> Neighbors:
-    """Merges two sorted lists of different rows into the best `k`, ties to low ids.
+    """Merges lists `[..., K]` and `[..., K']` into the best `k`, ties to the lower id.
 
-    For the parts of a ring, which arrive in any order; `joined` is faster where all
-    rows of one list stand before those of the other.
+    For the parts of a ring, which do not arrive by rising index; `joined` is faster
+    where all ids of one list are below those of the other.
     """
     ids = jnp.concatenate([a.ids, b.ids], axis=-1)
     scores = jnp.concatenate([a.scores, b.scores], axis=-1)

@@ -1,4 +1,8 @@
-"""Lists of the pool of queries and gallery, from the gallery's own if they exist."""
+"""Neighbour lists of the pool that k-reciprocal re-ranking works on.
+
+The pool is the queries followed by the gallery, each row with neighbours among both.
+Where the gallery's own lists exist, only products with queries are computed.
+"""
 
 import functools
 
@@ -35,10 +39,11 @@ def pool_lists(
     Args:
         query: `[Q, D]` unit rows.
         gallery: `[G, D]` unit rows; may be split over a mesh.
-        known: the gallery's own lists with their minima, at least `width` wide or G.
+        known: the gallery's own lists with their minima, at least `width` wide or G;
+            None where there are none.
         width: entries of a list.
-        queries: scalar int32, how many of the Q rows are queries; the rest, which pads
-            them, stands in no list. All are if None.
+        queries: scalar int32, how many of the Q rows are queries; the rows behind them
+            are padding (`check_queries`) and stand in no list. All are if None.
 
     Returns:
         Lists `[N, width]` and the smallest cosine of each row over the pool.
@@ -60,6 +65,7 @@ def _whole_pool(
     *,
     width: int,
 ) -> NeighborLists:
+    """One search of the pool in itself: each cosine is computed once."""
     valid = _valid(queries, query.shape[0], gallery.shape[0])
     pool = jnp.concatenate([query, gallery])
     return search_itself(pool, valid, k=width, minimum=True)
@@ -75,9 +81,10 @@ def _joined_pool(
     width: int,
     shards: RowShards | None,
 ) -> NeighborLists:
-    """Lets the queries into the gallery's lists, and the gallery into theirs."""
+    """Adds the queries to the gallery's known lists, and makes those of the queries."""
     Q, G = query.shape[0], gallery.shape[0]
     valid = _valid(queries, Q, G)
+    # A query may equal a row of the gallery: duplicates are those of the whole pool.
     prints = zip(
         all_fingerprints(query, None), all_fingerprints(gallery, shards), strict=True
     )
@@ -103,10 +110,15 @@ def _joined_rows(
     valid: jax.Array,
     width: int,
 ) -> tuple[NeighborLists, NeighborLists]:
-    """The wide form: lists of the queries and of the gallery, one product each."""
+    """The wide form: lists `[Q, width]` and `[G, width]`, each from its own products.
+
+    Cosines of queries and gallery are computed twice, in large products; the form of
+    CPUs computes them once.
+    """
     Q = query.shape[0]
     pool = jnp.concatenate([query, gallery])
     rows = search_rows(query, pool, valid, k=width, source=equal.first, minimum=True)
+    # No more than `width` queries can enter a list of the gallery.
     back = min(width, Q)
     found = search_rows(
         gallery, query, valid[:Q], k=back, source=equal.first[:Q], minimum=True
@@ -126,8 +138,9 @@ def _joined_tiles(
     width: int,
     shards: RowShards | None,
 ) -> tuple[NeighborLists, NeighborLists]:
-    """The form of CPUs, and of meshes: both sides out of the same products."""
+    """The form of CPUs, and of meshes: lists of both sides from the same products."""
     Q, G = query.shape[0], gallery.shape[0]
+    # As candidates, the first of equal rows stands for the others; see `spread`.
     legal = valid & equal.leads
 
     def part(
@@ -137,6 +150,7 @@ def _joined_tiles(
         (rows, lists, count), (query, legal_queries, equal) = own, whole
 
         def admit(found: Neighbors, own: Neighbors) -> Neighbors:
+            # Known lists hold all duplicates already, those of the queries not yet.
             found = spread(found, equal.before(Q), found.ids.shape[1])
             return _admitted(found, own, equal, Q, min(width, Q + own.ids.shape[1]))
 
@@ -149,8 +163,9 @@ def _joined_tiles(
             k=width,
             first=Q + part_start(shards, rows.shape[0]),
         )
+        # The queries' lists over this device's part become lists over the gallery.
         across = gather_lists(found.queries.first(width), shards, min(width, G))
-        lowest = found.queries.minimum
+        lowest = found.queries.minimum  # [Q]
         lowest = lowest if shards is None else lax.pmin(lowest, shards.axes)
         return NeighborLists(*across, lowest), found.database
 
@@ -159,12 +174,14 @@ def _joined_tiles(
         (gallery, known.first(width), legal[Q:]), (query, legal[:Q], equal)
     )
     among = self_search_tiles(query, legal[:Q], k=min(Q, width), minimum=True)
+    # Queries have the lower indices in the pool and stand first, so they win ties.
     found = joined(
         jnp.concatenate([among.ids, across.ids], axis=1),
         jnp.concatenate([among.scores, across.scores], axis=1),
         width,
     )
-    # The largest distance of a row comes out of the same products as its neighbours.
+    # The smallest cosine is taken from the same products as the lists: from others it
+    # might exceed the cosines in a list by rounding.
     rows = NeighborLists(
         *spread(found, equal, width), jnp.minimum(among.minimum, across.minimum)
     )
@@ -175,7 +192,16 @@ def _joined_tiles(
 def _admitted(
     found: Neighbors, own: Neighbors, equal: Duplicates, ahead: int, width: int
 ) -> Neighbors:
-    """Lists over the pool of rows with their best queries and their own lists."""
+    """Lists over the pool, from the best queries of some rows and their own lists.
+
+    Args:
+        found: `[R, K]`, the best queries of each row.
+        own: `[R, L]`, lists over the gallery, numbered from 0.
+        equal: duplicates in the pool.
+        ahead: Q, which gallery rows add to their index in the pool.
+        width: entries of the result `[R, width]`.
+    """
+    # The wide form has no branch that depends on data.
     if is_wide():
         found = known_scores(found, equal.first, own, ahead)
     else:
@@ -185,13 +211,16 @@ def _admitted(
             lambda found: found,
             found,
         )
-    # Queries stand first in the pool, so of equals they come first.
+    # Queries have the lower indices in the pool and stand first, so they win ties.
     ids = jnp.concatenate([found.ids, own.ids + ahead], axis=1)
     scores = jnp.concatenate([found.scores, own.scores], axis=1)
     return joined(ids, scores, width)
 
 
 def _valid(queries: jax.Array | None, ahead: int, rest: int) -> jax.Array:
-    """Which rows of the pool count, `[Q + G]`, Q rows of queries ahead."""
+    """`[ahead + rest]` bool, false for the rows from `queries` to `ahead`, the padding.
+
+    All are true where `queries` is None.
+    """
     row = jnp.arange(ahead + rest, dtype=jnp.int32)
     return (row < (ahead if queries is None else queries)) | (row >= ahead)

@@ -1,20 +1,24 @@
-"""Products of unit rows, the cosines, and how exact they are."""
+"""Cosines as products of unit rows, at a chosen precision.
+
+All cosines of searches and of scores are computed here.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 PRECISIONS = ("highest", "tf32x3", "high", "default")
-# Strips in which a block is multiplied with itself: more would multiply less and copy
-# more.
+# Strips in which a block is multiplied with itself: 4 compute 5/8 of its cosines, where
+# half would do. More strips would multiply less and copy more.
 _STRIPS = 4
 
 
 def cosines(a: jax.Array, b: jax.Array, precision: str = "highest") -> jax.Array:
     """Cosines `[M, N]` of unit rows `[M, D]` and `[N, D]`.
 
-    "tf32x3" is three products of TF32 on an accelerator, each factor split into a large
-    and a small part; a CPU has no such arithmetic and takes float32.
+    "tf32x3" is three products of TF32 on an accelerator, with each factor split into a
+    large and a small part; a CPU has no such arithmetic and takes float32. The other
+    words are those of `jax.lax.Precision`.
     """
     if precision == "tf32x3":
         if jax.default_backend() == "cpu":
@@ -35,6 +39,7 @@ def square(rows: jax.Array, precision: str) -> jax.Array:
     scores = jnp.zeros((R, R), rows.dtype)
     for start in range(0, R, size):
         end = min(start + size, R)
+        # From the diagonal to the right end: [size, R - start].
         strip = cosines(rows[start:end], rows[start:], precision)
         scores = lax.dynamic_update_slice(scores, strip, (start, start))
         mirrored = strip[:, end - start :].T

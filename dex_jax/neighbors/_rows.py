@@ -1,7 +1,7 @@
-"""The search in whole rows of cosines: all columns of some rows in one product.
+"""The search by whole rows of cosines: some queries, all of the database, one product.
 
-The form of accelerators, where few large kernels count, and on a CPU of searches so
-small that selecting by `top_k` is best.
+This is the wide form, for accelerators, which want few large kernels. A CPU uses it for
+small searches, whose best it selects by `top_k` too.
 """
 
 import jax
@@ -13,10 +13,11 @@ from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._lists import NeighborLists, Neighbors, top
 from dex_jax.neighbors._products import cosines
 
-# Cosines that the wide form holds at once, 1 GiB, and rows it takes at least.
+# Cosines that the wide form holds at once: 1 GiB of float32. Rows of a product, at
+# least, however long they are.
 WIDE_COSINES = 2**28
 _WIDE_ROWS = 128
-# Columns in a group of which only the best is looked at first.
+# Columns that may form a group in `_two_stage`, which looks at the best of each first.
 _GROUPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -40,10 +41,14 @@ def search_rows(
         legal: `[N]` bool. Where fewer than `k` are legal, lists end in -inf.
         k: entries of a list.
         first: the index that lists give row 0 of the database.
-        source: `[N]` int32, the row whose cosines each row is given; its own if None.
+        source: `[N]` int32, the row whose cosines each row is given: the first of its
+            duplicates, so that these tie exactly. Its own if None.
         precision: of the products.
         minimum: also the smallest cosine of each query.
         cosines_held: about so many are held at once.
+
+    Returns:
+        Lists `[M, k]`, and the smallest cosine `[M]`, infinity if not asked for.
     """
     M, N = queries.shape[0], database.shape[0]
     least = _WIDE_ROWS if is_wide() else 1
@@ -81,7 +86,8 @@ def known_scores(
 ) -> Neighbors:
     """Gives queries that equal a row of a known list the score that it has there.
 
-    Both cosines are of equal vectors, but products of different shape round apart.
+    The two cosines are of the same vectors, but products of other shapes round
+    differently, and duplicates must tie exactly.
 
     Args:
         queries: `[R, K]`, the best queries for some rows of a database.
@@ -89,6 +95,9 @@ def known_scores(
             database.
         known: `[R, L]`, the lists of these rows over the database.
         offset: index of the database's first row in the pool.
+
+    Returns:
+        The queries `[R, K]`, not sorted anew.
     """
     mine = take_rows(first, queries.ids)[:, :, None]  # [R, K, 1]
     theirs = take_rows(first, known.ids + offset)[:, None]  # [R, 1, L]
@@ -98,7 +107,10 @@ def known_scores(
 
 
 def _group_size(columns: int, k: int) -> int:
-    """The power of two that leaves the fewest to select from: columns / g + k g."""
+    """The power of two that leaves the fewest to select from: columns / g + k g.
+
+    1, which is a single stage, where k is so large that two would save little.
+    """
     _, group = min((columns // g + k * g, g) for g in _GROUPS)
     return group if 4 * k * group <= columns else 1
 
@@ -113,8 +125,8 @@ def _two_stage(
     """Selects `k` groups of columns by their best, then `k` columns of these groups.
 
     Exact, ties included: were a column among the best k and its group not, each of k
-    groups would hold a column that stands before it. A sort of a whole row is many
-    kernels on a GPU, one of up to 4,096 columns is one.
+    groups would hold a column that stands before it. On a GPU the sort of a long row
+    takes many kernels, that of up to 4,096 columns one.
     """
     R, N = scores.shape
     groups = -(-N // group)
@@ -128,12 +140,13 @@ def _two_stage(
     else:
         spread = jnp.pad(scores, ((0, 0), (0, pad)))
     spread = jnp.where(legal[None], spread, -jnp.inf)
-    maxima = spread.reshape(R, groups, group).max(axis=2)
+    maxima = spread.reshape(R, groups, group).max(axis=2)  # [R, groups]
     # Candidates in order of their index, so that ties go to the lower one.
     chosen = jnp.sort(top(maxima, k).ids, axis=1)  # [R, k]
     place = jnp.arange(group, dtype=jnp.int32)
     ids = (chosen[:, :, None] * group + place[None, None]).reshape(R, k * group)
     row = jnp.arange(R, dtype=jnp.int32)[:, None]
+    # The scores of the candidates [R, k group], read again from the products.
     some = scores.at[row, take_rows(columns, ids)].get(mode="promise_in_bounds")
     some = jnp.where(take_rows(legal, ids), some, -jnp.inf)
     best = top(some, k)

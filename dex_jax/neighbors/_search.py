@@ -1,4 +1,8 @@
-"""The search: checks at its border, then tiles, whole rows, or the parts of a mesh."""
+"""The public search, and the searches of unit rows that the package calls.
+
+Arguments are checked here. The work is then done by tiles (`_tiles`), the form of CPUs,
+by whole rows (`_rows`), the wide form, or by the parts of a mesh (`_mesh`).
+"""
 
 import functools
 import warnings
@@ -42,12 +46,18 @@ def nearest_neighbors(
     different rows are sums of D products, rounded; two that differ by less than about
     1e-6 may stand in either order, and in another order where the shapes differ.
 
+    CPUs and accelerators run different kernels, "cpu" and "wide", with the same
+    neighbours and scores that differ by rounding; `form` or the environment variable
+    `DEX_JAX_FORM` chooses one by hand.
+
     Args:
-        queries: `[M, D]`, finite, any row length but zero. Other numbers of queries
-            reuse compiled programs: rows are padded inside, to 1, 8, 32, 64, 128, 256,
-            384, 512 and beyond that by an eighth at most.
-        database: `[N, D]`, the same.
-        k: neighbours wanted; beyond what there is: all there is, and one warning.
+        queries: `[M, D]`, real numbers, read as float32; finite, any row length but
+            zero. Other numbers of queries reuse compiled programs: outside of `jit`
+            and on one device rows are padded inside, to 1, 8, 32, 64, 128, 256, 384,
+            512 and beyond that by an eighth at most.
+        database: `[N, D]`, the same, not padded. Rows may be split over a mesh.
+        k: neighbours wanted, at least 1, static; beyond what there is: all there is,
+            and one warning.
         exclude_self: `queries` is the database, and no row is its own neighbour.
         precision: of the products: "highest" is full float32 everywhere. On
             accelerators "tf32x3" is three times TF32, as exact to 1e-6 and faster;
@@ -55,12 +65,13 @@ def nearest_neighbors(
             TF32 or bfloat16 moved cosines by up to 6e-5 or 4e-4.
 
     Returns:
-        Neighbors of shape `[M, K]`, sorted; ties go to the lower index.
+        Neighbors: ids int32 and cosines float32 from -1 to 1 (up to rounding), each
+        `[M, K]`, sorted by falling cosine; ties go to the lower index.
 
     Raises:
-        ValueError: rows that cannot be ranked (see `check_rows`; values are checked
-            only outside of `jit`), different dimensions, `k` below 1, or
-            `exclude_self` with two different sets.
+        ValueError: rows that are not numbers `[N, D]`, hold NaN or infinity or are all
+            zero (values are checked only outside of `jit`); different dimensions, `k`
+            below 1, or `exclude_self` with two different sets.
 
     Example:
         >>> import jax.numpy as jnp
@@ -68,7 +79,7 @@ def nearest_neighbors(
         >>> nearest_neighbors(database[:1], database, k=2).ids.tolist()
         [[0, 2]]
     """
-    # Each product serves two rows where a set is searched in itself.
+    # A set searched in itself takes half the products: each serves both of its rows.
     itself = queries is database
     k = check_count(k, "k")
     check_choice(precision, "precision", PRECISIONS)
@@ -83,6 +94,7 @@ def nearest_neighbors(
             )
         k = limit_k(k, database.shape[0] - int(exclude_self), "k")
         rows = unit_rows(database)
+        # Each row is in its own list, so one entry more is needed to leave it out.
         found = self_lists(rows, k=k + int(exclude_self), precision=precision)
         return _without_self(found) if exclude_self else found
     queries, count = check_queries(queries, "queries")
@@ -93,6 +105,7 @@ def nearest_neighbors(
 
 
 def _same(a: jax.Array, b: jax.Array) -> bool:
+    """Whether two sets are equal; of traced ones only the shapes are compared."""
     if a is b or not is_concrete(a, b):
         return a.shape == b.shape
     return a.shape == b.shape and bool(jnp.array_equal(a, b))
@@ -100,10 +113,13 @@ def _same(a: jax.Array, b: jax.Array) -> bool:
 
 @jax.jit
 def _without_self(found: Neighbors) -> Neighbors:
-    """Takes each row out of its own list `[N, K]`, and the last where it is not in."""
+    """Lists `[N, K]` without the row itself, or without their last entry: `[N, K - 1]`.
+
+    A row is missing from its own list where K duplicates of lower index fill it.
+    """
     ids, scores = found
     own = ids == jnp.arange(ids.shape[0], dtype=ids.dtype)[:, None]
-    # From the row's own place on, the next one moves up.
+    # From the row's own place on, each entry is the next one of the old list.
     moved = jnp.cumsum(own, axis=1)[:, :-1] > 0
     return Neighbors(
         jnp.where(moved, ids[:, 1:], ids[:, :-1]),
@@ -112,7 +128,10 @@ def _without_self(found: Neighbors) -> Neighbors:
 
 
 def limit_k(k: int, size: int, name: str, *, stacklevel: int = 3) -> int:
-    """Returns `k`, or all there is with a warning that names `k` and the size."""
+    """Returns `k`, or `size` with a warning that names both where `k` is more.
+
+    `stacklevel` is that of `warnings.warn`: 3 is who called the caller.
+    """
     if k <= size:
         return k
     warnings.warn(
@@ -128,6 +147,7 @@ def limit_count(count: Count, size: int, name: str) -> Count:
     if count.value is None:
         return Count(limit_k(count.width, size, name, stacklevel=4))
     width = limit_k(count.width, size, f"{name}_max", stacklevel=4)
+    # The value may be traced, so that what exceeds the width is cut without a warning.
     return Count(width, jnp.minimum(count.value, width))
 
 
@@ -142,8 +162,8 @@ def search(
     """Finds the `k` nearest of `database` `[N, D]` for unit rows `queries` `[M, D]`.
 
     Rows that `valid` `[N]` leaves out come last, with the score -inf and any index. A
-    database whose rows are split over a mesh is searched where it lies; the lists are
-    then whole on every device.
+    database whose rows are split over a mesh is searched where it lies; every device
+    then holds all lists.
     """
     shards = row_shards(database)
     if shards is None:
@@ -165,9 +185,11 @@ def _search(
     equal = find_duplicates(fingerprints(database), valid)
     valid = jnp.ones(database.shape[0], bool) if valid is None else valid
     if is_wide():
+        # Each column is given the cosine of the first row that equals it: no branch.
         return search_rows(
             queries, database, valid, k=k, source=equal.first, precision=precision
         ).first(k)
+    # Only the first of equal rows enters lists; `spread` inserts the others, if any.
     legal = valid & equal.leads
     found = search_tiles(queries, database, legal, k=k, precision=precision)
     return spread(found.first(k), equal, k)
@@ -182,7 +204,7 @@ def self_search(rows: jax.Array, *, k: int) -> NeighborLists:
 
 
 def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:
-    """The lists of `self_search` alone: without a pass over all cosines."""
+    """The lists of `self_search` alone, which saves the pass for the minima."""
     return _self_search(rows, k=k, precision=precision, minimum=False).first(k)
 
 
@@ -206,9 +228,19 @@ def search_itself(
     precision: str = "highest",
     minimum: bool,
 ) -> NeighborLists:
-    """Finds the `k` nearest `valid` rows of each unit row in a set on one device."""
+    """Finds the `k` nearest `valid` rows of each unit row in a set on one device.
+
+    Args:
+        rows: `[N, D]` unit rows.
+        valid: `[N]` bool, which rows may stand in lists; all if None. Each row that
+            may not must repeat one that may, so that it changes no minimum.
+        k: entries of a list.
+        precision: of the products.
+        minimum: also the smallest cosine of each row.
+    """
     equal = find_duplicates(fingerprints(rows), valid)
     valid = jnp.ones(rows.shape[0], bool) if valid is None else valid
+    # Duplicates are treated as in `_search`.
     if is_wide():
         return search_rows(
             rows,

@@ -1,16 +1,18 @@
-"""The search as CPUs want it: a walk over tiles of cosines that stay in the caches.
+"""The CPU form of the search: two nested loops over tiles of cosines.
 
-One walk serves three searches. Its outer set is divided into blocks whose lists are
-finished one after another; the inner set runs by under each of them.
+A tile is small enough to stay in the caches while its best scores are taken out. The
+outer loop runs over blocks of one set and finishes the lists of one block after
+another; the inner loop runs over all blocks of the other set. It serves three searches:
 
 - queries in a database: outer the queries, inner the database, which gets no lists;
-- a set in itself: both sides, of which the upper triangle of tiles is enough, since a
-  tile feeds the lists of its rows and those of its columns;
+- a set in itself: the set is both, and the tiles on and right of the diagonal are
+  enough, since a tile feeds the lists of its rows and those of its columns;
 - two sets in each other: outer the database, inner the queries, both with lists.
 
-Whatever reaches a list arrives by rising index. A mask says which rows may stand in
-lists: later ones of equal rows (`_duplicates`) are left out, and rows that pad a set,
-which repeat another. So neither can change the smallest cosine of a row.
+Entries reach a list by rising index, so that ties need no second key. A mask says which
+rows may stand in lists: of equal rows only the first (`_duplicates`), and no rows that
+pad a set. Both kinds left out repeat another row, so they change no row's smallest
+cosine.
 """
 
 from collections.abc import Callable
@@ -38,20 +40,20 @@ from dex_jax.neighbors._lists import (
 from dex_jax.neighbors._products import cosines, square
 from dex_jax.neighbors._rows import WIDE_COSINES, search_rows, select
 
-# Up to so many cosines are one tile, and selected by `top_k`: lists that grow tile by
-# tile compile longer, which is won back only over many. Larger searches go in tiles of
-# `_TILE` rows and columns.
+# A search of at most so many cosines is one tile, selected by `top_k`: lists that grow
+# tile by tile take about a second longer to compile, which only larger searches win
+# back. Those go in tiles of `_TILE` rows and columns: 16 MiB.
 _ONE_TILE = 2**23
 _TILE = (2048, 2048)
-# Blocks of a set searched in itself: enough that what of the diagonal is computed twice
-# does not count.
+# Blocks of a set searched in itself, and least and most rows of one. Only tiles on the
+# diagonal compute some pairs twice: with 18 blocks they are a tenth of all tiles.
 _SELF_BLOCKS = 18
 _SELF_ROWS = (1024, 4096)
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One set of rows, as a walk sees it.
+    """One of the two sets of rows of a walk.
 
     Attributes:
         rows: `[M, D]` unit rows.
@@ -69,6 +71,7 @@ class _Side:
 
     def tile(self, scores: jax.Array, i: jax.Array, *, axis: int) -> Tile:
         """Scores whose columns along `axis` are the rows of block `i`."""
+        # The last block may begin early: rows that an earlier block had are not new.
         legal = self.blocks.take(self.legal, i) & self.blocks.fresh(i)
         return Tile(scores, self.first + self.blocks.start(i), legal, axis)
 
@@ -76,15 +79,15 @@ class _Side:
 class _Walk(NamedTuple):
     """What a walk carries from one outer block to the next."""
 
-    found: NeighborLists  # [M, k], lists of the outer rows, those that are finished
-    waiting: Lists | None  # [B, P, R], lists of the inner blocks, as far as they are
+    found: NeighborLists  # [M, k], lists of the outer rows; blocks to come are empty
+    waiting: Lists | None  # [B, P, R], unfinished lists of B inner blocks of R rows
 
 
 class _Band(NamedTuple):
-    """What it carries along the inner blocks."""
+    """What a walk carries along the inner blocks, for one outer block."""
 
-    own: Lists  # of the outer block
-    waiting: Lists | None
+    own: Lists  # [P, R], lists of the outer block
+    waiting: Lists | None  # [B, P, R], as in `_Walk`
 
 
 def search_tiles(
@@ -111,6 +114,7 @@ def search_tiles(
         tile: rows and columns of a tile, about.
     """
     M, N = queries.shape[0], database.shape[0]
+    # In the wide form only a mesh comes here: its parts call this in either form.
     rows, columns = tile or ((M, N) if M * N <= _ONE_TILE else _TILE)
     if is_wide() or columns >= N:
         return search_rows(
@@ -148,6 +152,7 @@ def self_search_tiles(
     Lists `[N, k]` hold `legal` rows alone, the row itself counted.
     """
     N = rows.shape[0]
+    # Blocks are whole words of 32 rows, as marks are packed along rows and columns.
     most = block or min(max(N // _SELF_BLOCKS, _SELF_ROWS[0]), _SELF_ROWS[1])
     blocks = divide(N, most, multiple=WORD)
     if blocks.number == 1 or (block is None and N * N <= _ONE_TILE):
@@ -167,6 +172,7 @@ def self_search_tiles(
     )
 
     def begin(i: jax.Array, waiting: Lists | None) -> Lists:
+        # As columns of earlier bands, the rows of block i have met all blocks above.
         return _get(waiting, i)
 
     return _walk(
@@ -198,11 +204,11 @@ def joint_search_tiles(
     first: int | jax.Array,
     tile: tuple[int, int] | None = None,
 ) -> Joint:
-    """Lets queries `[M, D]` and a database `[N, D]` into each other's lists.
+    """Searches queries `[M, D]` in a database `[N, D]` and the database in the queries.
 
-    Each cosine is computed once. The database's lists of itself are `known`; of the
-    queries only those that beat the last entry of such a list can enter it, few of
-    them, which makes that direction cost next to nothing.
+    Each cosine is computed once. The database's lists of itself are `known`: only
+    queries above the last entry of such a list can enter it. They are few, so the
+    second direction costs next to nothing.
 
     Args:
         queries: `[M, D]` unit rows, numbered from 0.
@@ -218,6 +224,8 @@ def joint_search_tiles(
     """
     known = Neighbors(known.ids[:, :k], known.scores[:, :k])
     M, N, L = queries.shape[0], database.shape[0], known.ids.shape[1]
+    # Entries of the queries' lists, of the queries found for a row of the database, and
+    # of that row's list over both.
     there, back, width = min(k, N), min(k, M), min(k, M + L)
     if tile is None and (WIDE_COSINES if is_wide() else _ONE_TILE) >= M * N:
         scores = cosines(queries, database)
@@ -239,8 +247,9 @@ def joint_search_tiles(
     )
 
     def begin(i: jax.Array, waiting: Lists | None) -> Lists:
-        if k > L:
+        if k > L:  # a known list is not full: any query may enter
             return fresh
+        # A query that equals the last entry stands before it, whatever the rounding.
         last = outer.blocks.take(known.scores[:, -1], i)
         return fresh._replace(last=just_below(last))
 
@@ -279,20 +288,23 @@ def _walk(
     """Walks over all tiles, or with `triangle` over those on and right of the diagonal.
 
     Args:
-        outer: its lists are finished one block after another.
-        inner: runs by under every outer block.
+        outer: the set of the outer loop; lists are finished one block after another.
+        inner: the set of the inner loop.
         waiting: lists of all inner blocks, stacked; None if this side has none.
-        begin: the lists with which outer block `i` begins.
-        end: what is written of the lists of outer block `i`.
+        begin: from `i` and `waiting` to the lists with which outer block `i` begins.
+        end: from `i` and the lists of outer block `i` to what is written of them.
         precision: of the products.
         triangle: both sides are one set.
-        width: entries that `end` returns; those of the lists if None.
+        width: entries that `end` returns; `outer.k` if None.
+
+    Returns:
+        The finished lists of the outer set and the unfinished ones of the inner set.
     """
 
     def band(i: jax.Array, walk: _Walk) -> _Walk:
         own_rows = outer.blocks.take(outer.rows, i)
-        # The lists of one block are worked on apart from the others: as a part of the
-        # whole they would be copied with every write.
+        # The lists of this block are an array of their own: as a part of the stacked
+        # ones, all of these would be copied with every write.
         own = begin(i, walk.waiting)
         if triangle:  # a block with itself feeds its rows alone
             scores = square(own_rows, precision)
@@ -300,6 +312,7 @@ def _walk(
 
         def one_tile(j: jax.Array, state: _Band) -> _Band:
             scores = cosines(own_rows, inner.blocks.take(inner.rows, j), precision)
+            # [R, C]: columns are candidates of the outer rows, and rows of the inner.
             own = fold(state.own, inner.tile(scores, j, axis=1), k=outer.k)
             if state.waiting is None:
                 return _Band(own, None)
@@ -322,7 +335,7 @@ def _end(k: int) -> Callable[[jax.Array, Lists], NeighborLists]:
 
 
 def _collected(lists: Lists | None, blocks: Blocks, k: int) -> NeighborLists:
-    """Sorts the lists of stacked blocks."""
+    """Sorts the lists of stacked blocks and joins them to `[rows, k]`."""
     if lists is None:
         raise TypeError("this side of the walk has no lists")
 
@@ -333,6 +346,7 @@ def _collected(lists: Lists | None, blocks: Blocks, k: int) -> NeighborLists:
 
 
 def _stacked(blocks: int, lists: Lists) -> Lists:
+    """Equal lists for each of so many blocks, `[blocks, ...]`."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (blocks, *x.shape)), lists)
 
 

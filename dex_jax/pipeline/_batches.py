@@ -49,7 +49,7 @@ class EvalBatch(NamedTuple):
 
 
 class ResizedImages:
-    """A split's images at one size, each decoded once where there is room to keep it.
+    """A split's images at one size, each decoded once where memory or disk can hold it.
 
     Rows are filled as they are asked for, so the first batch does not wait for the
     whole split. Reading is safe from several threads.

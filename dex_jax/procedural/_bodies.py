@@ -87,7 +87,7 @@ def _roof_things(vehicle: Vehicle) -> list[Mesh]:
 
 
 def _ends(vehicle: Vehicle) -> list[Mesh]:
-    """What hangs on the front and on the tail."""
+    """Parts mounted on the front and on the tail."""
     m, body = vehicle.model.measures, vehicle.model.body
     front, back = m.length / 2, -m.length / 2
     out = []

@@ -81,7 +81,7 @@ def _draw_counts(axes: "Axes", found: dict[str, SplitStatistics]) -> None:
                 fontsize=8,
             )
     axes.set_xscale("log")
-    # Room for the numbers at the bars' ends.
+    # Space for the numbers at the bars' ends.
     axes.set_xlim(0.8, 20 * max(s.images for s in found.values()))
     axes.set_yticks(range(len(_COUNTS)), _COUNTS)
     axes.invert_yaxis()
@@ -114,7 +114,7 @@ def _draw_histogram(
         )
     axes.set(xlabel="images", ylabel=what)
     axes.locator_params(integer=True)
-    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # space for the legend
     axes.legend(fontsize=8.5)
 
 

@@ -55,7 +55,7 @@ def ranks_figure(
     """
     lists = [shown_lists(result, file, protocol) for result in pair]
     with style():
-        # Room above each row for its heading, which takes no part in the layout.
+        # Space above each row for its heading, which the layout does not count.
         figure = new_figure(11, 2.6 * len(queries), row_gap=0.1)
         grid = figure.add_gridspec(
             2 * len(queries), 12, width_ratios=[1.9, 0.1, *[1] * 10]

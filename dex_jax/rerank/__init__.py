@@ -1,4 +1,9 @@
-"""Re-ranking steps of Dual Embedding Expansion and their composition."""
+"""Re-ranking of a gallery for each query, from embeddings of any network.
+
+Each step of the paper is a plain function of arrays, such as `k_reciprocal`. `chain`
+and `parse` compose the same steps to a pipeline that searches the gallery only once
+for several of them.
+"""
 
 from dex_jax.rerank import steps
 from dex_jax.rerank._cache import NeighborCache

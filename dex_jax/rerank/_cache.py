@@ -1,4 +1,7 @@
-"""Neighbour lists kept between chains that search one gallery."""
+"""A cache of the gallery's own neighbour lists, for several chains on one gallery.
+
+A search of the gallery in itself is most of the work of most chains.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +12,25 @@ from dex_jax.rerank._kinds import build_lists
 
 
 class NeighborCache:
-    """What several chains on one gallery need to search only once.
+    """A cache that lets several chains on one gallery search it only once.
 
     Given to each call of a pipeline, it keeps the gallery's own neighbour lists, by far
-    the most expensive part of most chains. A gallery is known again by its content, so
-    one that database augmentation has changed is another, and the same change by
-    another chain is the same. Chains called inside the caller's `jit` search as if
-    there were none.
+    the most expensive part of most chains. Galleries are compared by content: one that
+    database augmentation has changed is another gallery, and two chains that change it
+    in the same way share its lists. Under the caller's `jit`, where arrays cannot be
+    compared, nothing is kept.
 
     Args:
         least: lists are made at least so wide; with the widest `Pipeline.width` of
-            the chains to come, none of them searches again.
-        keep: galleries kept, those used last; each takes `[G, D]` and its lists.
+            the chains to come, none of them searches again. At least 0.
+        keep: galleries kept, those used last; at least 1. Each takes the memory of its
+            rows `[G, D]` and lists `[G, K]`.
+
+    Attributes:
+        searches: how many searches it has made.
+
+    Raises:
+        ValueError: a count out of range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,10 +50,11 @@ class NeighborCache:
         self.searches = 0
 
     def lists(self, gallery: jax.Array, width: int) -> NeighborLists | None:
-        """Returns lists of `width` or more of unit rows; None for width 0."""
+        """Returns lists `[G, width]` or wider of unit rows; None for width 0."""
         if not width or not is_concrete(gallery):
             return build_lists(gallery, width)
         for place, (known, known_width, lists) in enumerate(self._entries):
+            # Wider lists serve too: their first entries are the narrower lists.
             if known_width >= width and _same(known, gallery):
                 self._entries.insert(0, self._entries.pop(place))
                 return lists
@@ -56,4 +67,5 @@ class NeighborCache:
 
 
 def _same(a: jax.Array, b: jax.Array) -> bool:
+    # Each call of a chain makes a new array of unit rows, so identity is not enough.
     return a is b or (a.shape == b.shape and bool(jnp.array_equal(a, b)))

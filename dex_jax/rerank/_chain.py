@@ -1,4 +1,8 @@
-"""Chains of steps: which orders make sense, and what is computed only once."""
+"""Chains of steps: the order they must have, and running them on shared lists.
+
+A `Pipeline` runs its expand steps, one rank step and its refine steps. It searches the
+gallery in itself once for all steps between two changes of the gallery.
+"""
 
 import difflib
 import functools
@@ -74,19 +78,27 @@ class Pipeline:
     ) -> jax.Array | Ranking:
         """Runs the chain.
 
+        Outside of `jit` and on one device queries are padded inside to few sizes (1, 8,
+        32, 64, 128, 256, 384, 512, then by an eighth at most), so that other numbers of
+        queries reuse compiled programs. CPUs and accelerators run different kernels,
+        whose scores differ by rounding; see `dex_jax.neighbors.form`.
+
         Args:
             embeddings: queries, gallery and, where a step needs them, tracklet ids.
-            top: images to keep for each query; all scores if None.
+            top: images to keep for each query, at least 1; beyond `G`: all of them,
+                and one warning. All scores if None.
             cache: neighbour lists shared with other chains on this gallery.
 
         Returns:
-            Scores `[Q, G]`; with `top` a Ranking `[Q, top]`, made in memory
-            `O(block x G + (Q + G) x K)` without any `Q x G` array.
+            Scores `[Q, G]` float32, larger is better; with `top` a Ranking `[Q, top]`,
+            best first, made in memory `O(block x G + (Q + G) x K)` without any `Q x G`
+            array.
 
         Raises:
             ValueError: rows that cannot be ranked, missing tracklet ids, or `top` with
                 a step that needs all scores where it stands.
         """
+        # Whatever can be refused is, before any work.
         if top is not None:
             check_count(top, "top")
             self._check_order()
@@ -101,7 +113,7 @@ class Pipeline:
         else:
             top = limit_k(top, state.pair.gallery.shape[0], "top")
             found = self._ranking(state, lists, top)
-        return first_rows(found, state.pair.number)
+        return first_rows(found, state.pair.number)  # without the padding
 
     def _scores(self, state: State, lists: NeighborLists | None) -> jax.Array:
         scores = self.rank.scan(state, lists, all_scores)
@@ -110,7 +122,10 @@ class Pipeline:
         return scores
 
     def _ranking(self, state: State, lists: NeighborLists | None, top: int) -> Ranking:
-        """Changes tiles of the scores by pairwise steps, then the best by the rest."""
+        """The best `top`: pairwise steps change tiles of scores, the rest the ranking.
+
+        `_check_order` has made sure that no pairwise step follows another refine step.
+        """
         rows = state.pair.query.shape[0]
         changes = [step.pairwise for step in self.refine if step.pairwise is not None]
         adjust = tuple(change.adjust(rows) for change in changes)
@@ -133,16 +148,16 @@ class Pipeline:
     def with_option(
         self, step: str, option: str, value: object, *, replace: bool = True
     ) -> "Pipeline":
-        """Makes a step anew with one option changed.
+        """Makes the same pipeline with one option of one step changed.
 
         Args:
-            step: its name; of several steps of one name the first is meant.
+            step: its name; of several steps of one name the first is changed.
             option: as in `dex_jax.rerank.steps`.
             value: what the option becomes.
-            replace: whether an option that differs from its default changes too.
+            replace: whether an option that already differs from its default changes.
 
         Returns:
-            The pipeline with that step in the place of the other.
+            The new pipeline; this one if nothing changes.
 
         Raises:
             ValueError: no such step, or an option or value that it refuses.
@@ -163,11 +178,11 @@ class Pipeline:
         return chain(*links)
 
     def width(self, size: int) -> int:
-        """The widest neighbour lists that any step reads of `size` images."""
+        """The widest gallery lists that any step reads, for a gallery of `size`."""
         return max(step.width(size) for step in (*self.expand, self.rank))
 
     def _check_order(self) -> None:
-        """With `top`, tiles of scores are changed before the best are kept."""
+        """Refuses, with `top`, a step on all scores behind one on the best alone."""
         kept = False
         for step in self.refine:
             if kept and step.pairwise is not None:
@@ -182,8 +197,8 @@ class Pipeline:
     ) -> tuple[State, NeighborLists | None]:
         """Runs the expand steps; returns the gallery's lists for the rank step.
 
-        The lists serve each stretch over which the gallery stays as it is, wide enough
-        for its most demanding step: the first k of a longer list are the list of k.
+        Lists are made once for all steps up to the next change of the gallery, as wide
+        as the widest of them reads: the first k of a longer list are the list of k.
         """
         readers, size = (*self.expand, self.rank), state.pair.gallery.shape[0]
         lists = None
@@ -194,15 +209,17 @@ class Pipeline:
             state = step.apply(state, lists)
             if step.changes_gallery:
                 lists = None
+        # The gallery has changed since, or no expand step read lists.
         if lists is None:
             lists = cache.lists(state.pair.gallery, self.rank.width(size))
         return state, lists
 
 
 def _width(readers: Sequence[Expand | Rank], size: int) -> int:
-    """The widest list read before the gallery changes."""
+    """The widest list that steps read before the gallery changes."""
     width = 0
     for step in readers:
+        # A step that changes the gallery reads the lists of the old one.
         width = max(width, step.width(size))
         if isinstance(step, Expand) and step.changes_gallery:
             break
@@ -210,10 +227,10 @@ def _width(readers: Sequence[Expand | Rank], size: int) -> int:
 
 
 def make_step(name: str, options: Mapping[str, object]) -> Step:
-    """Makes a step of `dex_jax.rerank.steps` by its name.
+    """Makes a step of `dex_jax.rerank.steps` from its name and options.
 
     Raises:
-        ValueError: an unknown option, or a value that the step refuses.
+        ValueError: an unknown option, or a value that the step refuses; names the step.
     """
     make = getattr(steps, name)
     known = list(inspect.signature(make).parameters)
@@ -222,6 +239,7 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
             raise ValueError(
                 f"{name} has no option {option!r}; {allowed(option, known)}"
             )
+    # A count beyond int32 overflows where it is converted.
     try:
         return make(**options)
     except (ValueError, OverflowError) as error:
@@ -229,7 +247,7 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
 
 
 def allowed(word: str, names: Sequence[str]) -> str:
-    """Lists the names that may stand in place of a word, and the one most alike."""
+    """Text for an error: the names allowed in place of a word, and the most similar."""
     meant = difflib.get_close_matches(word.lower(), names, n=1)
     guess = f"; did you mean {meant[0]}?" if meant else ""
     return f"allowed are {', '.join(names) or 'none'}{guess}"
@@ -247,7 +265,7 @@ def chain(*links: Step) -> Pipeline:
 
     Returns:
         The pipeline: `pipeline(embeddings)` gives scores `[Q, G]`,
-        `pipeline(embeddings, top=100)` a Ranking.
+        `pipeline(embeddings, top=100)` a Ranking `[Q, 100]`.
 
     Raises:
         ValueError: any other order, or something that is no step.
@@ -261,7 +279,7 @@ def chain(*links: Step) -> Pipeline:
         [[0, 2, 1]]
     """
     kinds = (Expand, Rank, Refine)
-    at = 0
+    at = 0  # the place in `kinds` that the chain has reached
     for link in links:
         if not isinstance(link, kinds):
             raise ValueError(f"chain: expected steps of rerank.steps, got {link!r}")

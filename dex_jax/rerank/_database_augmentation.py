@@ -1,4 +1,7 @@
-"""Database-side augmentation: each gallery image smoothed by its neighbours."""
+"""Database augmentation (DBA, section 3.2): gallery images smoothed by neighbours.
+
+Each gallery row becomes the weighted sum of itself and its nearest gallery rows.
+"""
 
 import functools
 
@@ -34,11 +37,14 @@ def database_augmentation(
 
     Section 3.2: `g' = l2(g + sum of the k nearest others * max(cos, 0)^alpha)`. Changes
     the gallery alone. At `alpha` 0 images of equal neighbour sets become equal bit by
-    bit: neighbours are summed in gallery order, and ties go to the lower index later.
+    bit, since neighbours are summed in gallery order: they tie exactly in a search.
+    CPUs and accelerators run different kernels, and rows differ by rounding; see
+    `dex_jax.neighbors.form`.
 
     Args:
-        gallery: `[G, D]`, finite, any row length but zero.
-        k: neighbours summed; beyond what there is: all of them, and one warning.
+        gallery: `[G, D]` numbers, finite, any row length but zero; read as float32.
+        k: neighbours summed, at least 1; beyond what there is: all of them, and one
+            warning.
         alpha: power of the cosine, at least 0; may be traced.
         include_self: "plus" adds `k` others to the image itself; "top_k" sums the `k`
             nearest with the image counted as one of them.
@@ -46,7 +52,7 @@ def database_augmentation(
             beyond `k` is masked. Beyond what there is: all of them, and one warning.
 
     Returns:
-        The augmented gallery `[G, D]`, unit rows.
+        The augmented gallery `[G, D]`, unit rows of float32.
 
     Raises:
         ValueError: rows that cannot be ranked, `k` below 1, above `k_max` or traced
@@ -72,7 +78,7 @@ def check_options(
     include_self: str,
     k_max: int | None,
 ) -> Count:
-    """Refuses options out of range; returns the neighbours asked for."""
+    """Refuses options out of range; returns `k` and its maximum."""
     check_number(alpha, "alpha", least=0)
     check_choice(include_self, "include_self", INCLUDE_SELF)
     return check_masked_count(k, k_max, "k")
@@ -82,6 +88,7 @@ def entries(count: Count, size: int, *, include_self: str) -> Count:
     """Entries of the gallery's own lists, the row itself counted, that are read."""
     if include_self == "top_k":
         return limit_count(count, size, "k")
+    # k others, and the row itself, which stands in its own list.
     width, value = limit_count(count, size - 1, "k")
     return Count(width + 1, None if value is None else value + 1)
 
@@ -95,7 +102,7 @@ def augment(
     alpha: float | jax.Array,
     include_self: str,
 ) -> jax.Array:
-    """DBA on unit rows and their own neighbour lists, the row itself counted.
+    """DBA on unit rows `[G, D]` and their own lists `[G, K]`, the row itself counted.
 
     Only the first `read` entries of a list count, all of them if None.
     """
@@ -103,7 +110,7 @@ def augment(
     if include_self == "plus":
         ids, weights = _with_self(ids, weights, read)
     weights = first_few(weights, read)
-    # In gallery order, so that equal sets of neighbours give equal sums.
+    # In gallery order: sums of the same rows in the same order have the same bits.
     ids, weights = lax.sort((ids, weights), num_keys=1)
     return unit_rows(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
 
@@ -113,7 +120,7 @@ def _with_self(
 ) -> tuple[jax.Array, jax.Array]:
     """Gives the row itself the weight 1 in its own list, whatever its place there."""
     row = jnp.arange(ids.shape[0], dtype=ids.dtype)
-    # Exact duplicates of lower index can fill a whole list: then the last one leaves.
+    # Where duplicates of lower index fill the list, the row takes the last one's place.
     present = jnp.any(first_few(ids == row[:, None], read), axis=1)
     last = -1 if read is None else read - 1
     ids = ids.at[:, last].set(jnp.where(present, ids[:, last], row))

@@ -1,4 +1,8 @@
-"""Diffusion of query similarity over the mutual neighbour graph (eq. 9-10)."""
+"""Diffusion re-ranking (section 3.2, eq. 9 and 10).
+
+A query's similarity to its nearest images spreads along the edges of the gallery's
+mutual neighbour graph, by power iteration or by conjugate gradients.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,14 +67,20 @@ def diffusion(
     25 steps at `alpha` 0.95 are far from converged, so their number is a part of the
     method. Images without a neighbour keep `(1 - alpha) y`.
 
+    Outside of `jit` and on one device queries are padded inside to few sizes (see
+    `nearest_neighbors`), so that other numbers of queries reuse compiled programs. CPUs
+    and accelerators run different kernels, whose scores differ by rounding (see
+    `dex_jax.neighbors.form`).
+
     Args:
-        query: `[Q, D]`, finite, any row length but zero.
-        gallery: `[G, D]`, the same.
-        k: neighbours in the graph; beyond `G`: all of them, and one warning.
+        query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
+        gallery: `[G, D]`, the same. Rows may be split over a mesh.
+        k: neighbours in the graph, at least 1; beyond `G`: all of them, and one
+            warning.
         k_query: images a query starts from; the same.
         alpha: share of the graph, in [0, 1); may be traced.
         gamma: power of the cosine, at least 0; may be traced.
-        iterations: power steps; may be traced.
+        iterations: power steps, at least 0; may be traced.
         solver: "power", or "cg": the converged answer
             `(1 - alpha) (I - alpha S)^-1 y` by conjugate gradients.
         initial: the first `f` of the power iteration, "y" or "zero".
@@ -79,7 +89,7 @@ def diffusion(
         k_query_max: the same for `k_query`.
 
     Returns:
-        Scores `[Q, G]`, at least 0 up to rounding.
+        Scores `[Q, G]` float32, at least 0 up to rounding; larger is better.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, an option out of
@@ -121,7 +131,7 @@ def check_counts(
 
 
 def limit_counts(counts: tuple[Count, Count], size: int) -> tuple[Count, Count]:
-    """The same, but at most the gallery."""
+    """The same counts, at most `size` each, with a warning where they were more."""
     own, near = counts
     return limit_count(own, size, "k"), limit_count(near, size, "k_query")
 
@@ -133,13 +143,14 @@ def check_options(
     solver: str,
     initial: str,
 ) -> None:
-    """Refuses options out of range; traced values are taken as they are."""
+    """Refuses options out of range; traced values pass unchecked."""
     check_choice(solver, "solver", SOLVERS)
     check_choice(initial, "initial", INITIALS)
     check_number(alpha, "alpha", least=0, below=1)
     check_number(gamma, "gamma", least=0)
     if is_concrete(iterations):
         check_count(iterations, "iterations", least=0)
+    # Left at its default, `iterations` may stand beside solver="cg".
     given = not is_concrete(iterations) or iterations != POWER_STEPS
     if solver == "cg" and (given or initial != "y"):
         raise ValueError(
@@ -149,7 +160,7 @@ def check_options(
 
 
 class Options(NamedTuple):
-    """What may be traced; `k` and `k_query` are None where lists count to their end."""
+    """Options that may be traced; `k`, `k_query` are None where all entries count."""
 
     alpha: float | jax.Array
     gamma: float | jax.Array
@@ -165,9 +176,11 @@ def solve(solver: str, initial: str, iterations: int | jax.Array) -> "Solve":
 
 
 class _Whole(NamedTuple):
+    """What every device sees whole."""
+
     lists: Neighbors  # [G, K], the gallery's own
     options: Options
-    queries: jax.Array | None  # how many there are where padded ones can be left out
+    queries: jax.Array | None  # scalar int32, queries without padding; None: all rows
 
 
 def diffusion_scan(
@@ -179,9 +192,12 @@ def diffusion_scan(
 ) -> Scan:
     """The scores of queries that start from lists `[Q, K']`, over lists `[G, K]`.
 
-    On a mesh every device takes its share of the queries, and the whole graph.
+    On a mesh every device takes its share of the queries, and the whole graph: it has
+    to exchange nothing between steps.
     """
     shards = row_shards(pair.gallery)
+    # On a CPU blocks of padding are skipped. That makes the number of blocks depend on
+    # data, which the wide form avoids.
     queries = pair.queries if shards is None and not is_wide() else None
     return Scan(
         own=start,
@@ -200,8 +216,8 @@ class Solve:
     Attributes:
         solver: one of `SOLVERS`.
         initial: one of `INITIALS`.
-        iterations: power steps where their number is known when tracing: a loop of
-            known length, through which derivatives go backwards too.
+        iterations: power steps where their number is known when tracing; else None. A
+            loop of known length can be differentiated in reverse mode.
     """
 
     solver: str
@@ -224,21 +240,23 @@ class Solve:
         column = jnp.arange(blocks.size, dtype=jnp.int32)[:, None]
 
         def block(i: jax.Array, carry: Carry) -> Carry:
+            # A query a column [G, b], so that an edge adds a contiguous row of f.
             y = jnp.zeros((G, blocks.size), jnp.float32)
-            place = graph.place[blocks.take(start.ids, i)]
+            place = graph.place[blocks.take(start.ids, i)]  # [b, K']
             f = self._solve(
                 graph, options, y.at[place, column].set(blocks.take(weights, i))
             )
-            scores = f[graph.place].T
+            scores = f[graph.place].T  # [b, G], in gallery order again
             return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
 
         number = blocks.number if queries is None else -(-queries // blocks.size)
         return repeat(number, block, carry)
 
     def _solve(self, graph: MutualGraph, options: Options, y: jax.Array) -> jax.Array:
-        """From `y` to `f` `[G, b]`, a query a column, nodes in the graph's order."""
+        """Eq. 10: from `y` to `f` `[G, b]`, a query a column, in the graph's order."""
         alpha = jnp.asarray(options.alpha, jnp.float32)
         if self.solver == "cg":
+            # The fixed point of the power iteration: (I - alpha S) f = (1 - alpha) y.
             return conjugate_gradients(
                 lambda f: f - alpha * propagate(graph, f),
                 (1 - alpha) * y,
@@ -256,14 +274,17 @@ class Solve:
 def _most_steps(alpha: float | jax.Array) -> jax.Array:
     """Steps after which CG has surely converged, with a margin for rounding.
 
-    The eigenvalues of `I - alpha S` lie in [1 - alpha, 1 + alpha]; the error falls
-    by `(sqrt(c) - 1) / (sqrt(c) + 1)` a step, with `c` their largest ratio.
+    The eigenvalues of `I - alpha S` lie in [1 - alpha, 1 + alpha]. With `c` their
+    largest ratio, each step multiplies the error by at most
+    `(sqrt(c) - 1) / (sqrt(c) + 1)`.
     """
     root = jnp.sqrt((1 + alpha) / (1 - alpha))
     return jnp.ceil(root * jnp.log(2 * root / _TOLERANCE)).astype(jnp.int32)
 
 
 class _Conjugate(NamedTuple):
+    """What the loop of `conjugate_gradients` carries."""
+
     step: jax.Array  # scalar int32
     x: jax.Array  # [G, b] the solution so far
     residual: jax.Array  # [G, b]
@@ -274,9 +295,15 @@ class _Conjugate(NamedTuple):
 def conjugate_gradients(
     matvec: Callable[[jax.Array], jax.Array], right: jax.Array, *, most: jax.Array
 ) -> jax.Array:
-    """Solves `A x = b` for each column of `right` until all residuals are small.
+    """Solves `A x = b` for each column b of `right` `[G, b]`, A symmetric positive.
 
-    Stops once every column has `|r| <= 1e-6 |b|`, or after `most` steps.
+    Stops once every column has a residual of at most 1e-6 times its length, or after
+    `most` steps.
+
+    Args:
+        matvec: from x `[G, b]` to A x.
+        right: `[G, b]`.
+        most: scalar int32.
     """
 
     def dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,4 +1,7 @@
-"""What travels between the steps of a chain: embeddings in, a ranking out."""
+"""The inputs and results of re-ranking: embeddings, rankings, and their checks.
+
+Queries and gallery are read here, scaled to unit length and, for queries, padded.
+"""
 
 from typing import NamedTuple
 
@@ -20,13 +23,19 @@ from dex_jax.neighbors._search import limit_k
 
 
 class Embeddings(NamedTuple):
-    """Queries and a gallery to search.
+    """Queries and a gallery to search; checked where a chain or step reads them.
 
     Attributes:
-        query: `[Q, D]` embeddings.
-        gallery: `[G, D]` embeddings.
+        query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
+        gallery: `[G, D]`, the same.
         tracklet_ids: `[G]` integers, equal for images of one track; None where the
             set has no tracklets.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> Embeddings(rows[:1], rows).tracklet_ids is None
+        True
     """
 
     query: ArrayLike
@@ -34,7 +43,8 @@ class Embeddings(NamedTuple):
     tracklet_ids: ArrayLike | None = None
 
 
-# The best gallery images of each query, ids and scores `[Q, K]`, best first.
+# The best gallery images of each query, best first: ids [Q, K] int32 and scores [Q, K]
+# float32. Lists of neighbours are the same thing, so it is one type with two names.
 Ranking = Neighbors
 
 
@@ -42,14 +52,14 @@ def top_k(scores: ArrayLike, *, k: int) -> Ranking:
     """Keeps the `k` best of each row of scores `[Q, G]`; ties to the lower index.
 
     Args:
-        scores: `[Q, G]`, larger is better.
-        k: images kept; beyond `G`: all of them, and one warning.
+        scores: `[Q, G]` numbers, larger is better; read as float32.
+        k: images kept, at least 1; beyond `G`: all of them, and one warning.
 
     Returns:
-        Ranking of shape `[Q, K]`.
+        Ranking: ids int32 and scores float32, each `[Q, K]`, best first.
 
     Raises:
-        ValueError: scores of another rank, or `k` below 1.
+        ValueError: scores of another rank or with NaN, or `k` below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,8 +80,8 @@ class Pair(NamedTuple):
     """Queries and gallery as kernels take them.
 
     Attributes:
-        query: `[Q, D]` unit rows; those from `number` on repeat the last query: see
-            `check_queries`.
+        query: `[Q, D]` unit rows, Q being a padded size; rows from `number` on repeat
+            the last query (see `check_queries`) and are cut off from every result.
         gallery: `[G, D]` unit rows.
         number: how many queries there are.
     """
@@ -82,7 +92,8 @@ class Pair(NamedTuple):
 
     @property
     def queries(self) -> jax.Array:
-        """`number`, for a compiled program that serves other counts too."""
+        """`number` as a scalar int32, for programs that must leave the padding out."""
+        # An array and not a static int: one program serves all counts.
         return jnp.asarray(self.number, jnp.int32)
 
 
@@ -99,7 +110,8 @@ def read_scores(x: ArrayLike, name: str) -> jax.Array:
     scores = jnp.asarray(x, jnp.float32)
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"{name}: expected scores [Q, G], got shape {scores.shape}")
-    missing = jnp.any(jnp.isnan(scores), axis=1)
+    missing = jnp.any(jnp.isnan(scores), axis=1)  # [Q]
+    # Infinities pass: -inf masks an image.
     if is_concrete(missing) and missing.any():
         raise ValueError(f"{name}: row {int(missing.argmax())} holds NaN")
     return scores

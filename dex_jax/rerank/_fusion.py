@@ -19,7 +19,8 @@ from dex_jax._checks import (
     unit_rows,
 )
 from dex_jax.neighbors._blocks import divide, repeat
-from dex_jax.neighbors._form import by_form
+from dex_jax.neighbors._duplicates import find_duplicates, fingerprints
+from dex_jax.neighbors._form import by_form, is_wide
 from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._rows import WIDE_COSINES
@@ -55,7 +56,7 @@ def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
 
 
 def cosine_scan(pair: Pair) -> Scan:
-    """The cosines of unit rows."""
+    """The cosines of unit rows; equal images have equal ones."""
     return Scan(
         own=pair.gallery,
         whole=pair.query,
@@ -73,10 +74,19 @@ def _cosine_tiles(
     carry: Carry,
 ) -> Carry:
     """Tiles of cosines: some queries, all images each."""
+    equal = find_duplicates(fingerprints(gallery))
+
+    def given(scores: jax.Array) -> jax.Array:
+        return jnp.take(scores, equal.first, axis=1)
+
     blocks = divide(query.shape[0], max(8, _cosines_held() // gallery.shape[0]))
 
     def block(i: jax.Array, carry: Carry) -> Carry:
         scores = cosines(blocks.take(query, i), gallery)
+        if is_wide():
+            scores = given(scores)
+        else:
+            scores = lax.cond(equal.some, given, lambda scores: scores, scores)
         return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
 
     return repeat(blocks.number, block, carry)

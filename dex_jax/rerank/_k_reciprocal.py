@@ -1,7 +1,12 @@
-"""k-reciprocal re-ranking (section 3.2, eq. 7 and 8), on sparse rows throughout."""
+"""k-reciprocal re-ranking (section 3.2, eq. 7 and 8; Zhong et al., 2017).
+
+Pool lists, reciprocal sets, encodings and Jaccard distances are put together here. All
+are sparse rows of fixed width, whose widths are fitted to the data.
+"""
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -11,13 +16,20 @@ from jax.typing import ArrayLike
 
 from dex_jax._checks import Count, check_masked_count, first_rows, is_concrete
 from dex_jax.neighbors import NeighborLists
+from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._pool import pool_lists
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._search import limit_count
 from dex_jax.rerank._capacity import exact, round_up
 from dex_jax.rerank._embeddings import Pair, read_pair
-from dex_jax.rerank._k_reciprocal_jaccard import Support, over_gallery, query_support
+from dex_jax.rerank._k_reciprocal_jaccard import (
+    Compared,
+    Support,
+    compared,
+    over_gallery,
+    query_support,
+)
 from dex_jax.rerank._k_reciprocal_sets import (
     Encoding,
     Members,
@@ -29,6 +41,10 @@ from dex_jax.rerank._k_reciprocal_sets import (
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
 Result = TypeVar("Result")
+
+# The table of encodings is reduced to the points of the supports in pools of at least
+# so many, where these are so many times more than the points.
+_LEAST_POINTS, _WORTH = 2**16, 2
 
 
 class Options(NamedTuple):
@@ -67,11 +83,17 @@ def k_reciprocal(
     they take the largest sizes possible, which costs memory. With `k1_max` the sizes
     fit that, so that a loop over `k1` compiles its kernels once.
 
+    Outside of `jit` and on one device queries are padded inside to few sizes (see
+    `nearest_neighbors`), so that other numbers of queries reuse compiled programs;
+    padding is no part of the pool. CPUs and accelerators run different kernels, whose
+    scores differ by rounding (see `dex_jax.neighbors.form`).
+
     Args:
-        query: `[Q, D]`, finite, no zero row; rows need not be unit length.
-        gallery: `[G, D]`, the same.
-        k1: neighbours of the full lists; beyond the pool: all there is, and one
-            warning.
+        query: `[Q, D]` numbers, finite, no zero row; read as float32. Rows need not be
+            unit length.
+        gallery: `[G, D]`, the same. Rows may be split over a mesh.
+        k1: neighbours of the full lists, at least 1; beyond the pool: all there is,
+            and one warning.
         k2: images averaged, the image itself counted; 1 for none. Beyond the pool: all
             there is, and one warning.
         lambda_: weight of the original distance, 0 to 1; may be traced.
@@ -81,7 +103,8 @@ def k_reciprocal(
         k2_max: the same for `k2`.
 
     Returns:
-        Scores `[Q, G]`: 1 - final distance, larger is better.
+        Scores `[Q, G]` float32: 1 - final distance, from 0 to 1 up to rounding; larger
+        is better.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, a count below 1,
@@ -166,16 +189,20 @@ def with_sizes(
         tried, extra = _measure_members(pool.ids, plan)
         members = _members(pool.ids, plan, tried, extra)
         encoding = encode(rows, pool, members)
-        size = _measure_support(encoding, averaged[: pair.query.shape[0]], plan)
-        return _Sizes(tried, extra, size)
+        lists = averaged[: pair.query.shape[0]]
+        support = _measure_support(encoding, lists, plan)
+        points = _measure_points(encoding, support)
+        return _Sizes(tried, extra, support.ids.shape[1], points)
 
     def in_sizes(sizes: _Sizes) -> tuple[Result, jax.Array]:
         members = _members(pool.ids, plan, sizes.tried, sizes.extra)
         encoding = encode(rows, pool, members)
         lists = averaged[: pair.query.shape[0]]
         support = query_support(encoding, lists, plan.k2.value, size=sizes.support)
-        scan = _scan(pair, pool, encoding, support, averaged, plan, options.lambda_)
-        needed = jnp.stack([members.most, members.most, support.most])
+        found = compared(encoding, support, points=sizes.points)
+        scan = _scan(pair, pool, found, averaged, plan, options.lambda_, sizes.points)
+        most = members.most
+        needed = jnp.stack([most, most, support.most, found.needed])
         return run(scan), needed
 
     worst = _worst(pool.ids, plan)
@@ -190,8 +217,9 @@ class _Sizes(NamedTuple):
     """Sizes that depend on data."""
 
     tried: int  # slots for members from outside a list, while sets are made
-    extra: int  # those kept: what no row uses would be carried through all that follows
+    extra: int  # slots kept: as many as the fullest row uses; encodings are wider by it
     support: int  # entries of a query's mean encoding
+    points: int  # of the pool that stand in any support
 
 
 def _plan(options: Options, size: int) -> _Plan:
@@ -212,9 +240,10 @@ def _plan(options: Options, size: int) -> _Plan:
 def _worst(ids: jax.Array, plan: _Plan) -> _Sizes:
     """The largest sizes possible."""
     N, K = ids.shape[0], plan.k1.width + 1
-    # The 2/3 rule leaves each accepted set fewer than a third of its members to bring.
+    # A half set is united only if more than 2/3 of it is in the set already: it adds
+    # less than a third of its members.
     extra = min(N, K * max(1, plan.half // 3))
-    return _Sizes(extra, extra, min(N, plan.k2.width * (K + extra)))
+    return _Sizes(extra, extra, min(N, plan.k2.width * (K + extra)), N)
 
 
 def _members(ids: jax.Array, plan: _Plan, tried: int, extra: int) -> Members:
@@ -228,7 +257,7 @@ def _measure_members(ids: jax.Array, plan: _Plan) -> tuple[int, int]:
     worst = _worst(ids, plan).extra
     plans = [plan]
     if plan.reach is not None:
-        # What the largest k1 takes: a loop over k1 then finds its kernels compiled.
+        # Sizes fit the largest k1 too, so that a loop over k1 finds kernels compiled.
         ends = Reach(jnp.int32(plan.k1.width), jnp.int32(plan.half))
         plans.append(plan._replace(reach=ends))
     tried = round_up(int(1.5 * plan.k1.width), worst)
@@ -240,12 +269,24 @@ def _measure_members(ids: jax.Array, plan: _Plan) -> tuple[int, int]:
         tried = round_up(most, worst)
 
 
-def _measure_support(encoding: Encoding, lists: jax.Array, plan: _Plan) -> int:
-    """Slots that the largest support of the queries' `lists` `[Q, K]` needs."""
+def _measure_support(encoding: Encoding, lists: jax.Array, plan: _Plan) -> Support:
+    """Supports of the queries' `lists` `[Q, K]`, in as many slots as the largest."""
     worst = min(encoding.ids.shape[0], plan.k2.width * encoding.ids.shape[1])
     size = round_up(20 * plan.k1.width, worst)
-    support = query_support(encoding, lists, plan.k2.value, size=size)
-    return max(size, round_up(int(support.most), worst))
+    while True:
+        support = query_support(encoding, lists, plan.k2.value, size=size)
+        if int(support.most) <= size:
+            return support
+        size = round_up(int(support.most), worst)
+
+
+def _measure_points(encoding: Encoding, support: Support) -> int:
+    """Rows of the table of encodings: the whole pool where that is not much more."""
+    N = encoding.ids.shape[0]
+    if is_wide() or N < _LEAST_POINTS:
+        return N
+    needed = int(compared(encoding, support, points=N - 1).needed)
+    return round_up(needed, N) if _WORTH * needed < N else N
 
 
 @functools.partial(jax.jit, static_argnames=("width", "padded"))
@@ -257,9 +298,10 @@ def _averaged(
     width: int,
     padded: int,
 ) -> jax.Array:
-    """Whose encodings are averaged, `[N, width]`: at 1 no one's but the image's own.
+    """Whose encodings are averaged, `[N, width]` pool ids; with `k2` 1 the image's own.
 
-    Behind more duplicates than a list holds, the image is not the first of its own.
+    That cannot be read from the list: the image is not first where a duplicate of
+    lower index stands before it.
     """
     own = jnp.arange(ids.shape[0], dtype=jnp.int32)
     if width == 1:
@@ -267,21 +309,25 @@ def _averaged(
     lists = ids[:, :width]
     if k2 is not None:
         lists = lists.at[:, 0].set(jnp.where(k2 == 1, own, lists[:, 0]))
-    # What pads the queries is in no list, so its own encoding is empty.
+    # Padding stands in no list, so its encoding is empty: averaging it, instead of the
+    # neighbours that it has, leaves its support empty too.
     pads = (own >= queries) & (own < padded)
     return jnp.where(pads[:, None], own[:, None], lists)
 
 
 class _Own(NamedTuple):
+    """What is split over a mesh like the gallery."""
+
     gallery: jax.Array  # [G, D] unit rows
     nearest: jax.Array  # [G, K] pool ids whose encodings are averaged
 
 
 class _Whole(NamedTuple):
+    """What every device sees whole."""
+
     query: jax.Array  # [Q, D] unit rows
     minimum: jax.Array  # [Q] smallest cosine of each query over the pool
-    encoding: Encoding  # of the pool
-    support: Support  # mean encodings of the queries
+    found: Compared  # encodings of the pool, and mean encodings of the queries
     k2: jax.Array | None  # how many of `nearest` count; None for all
     lambda_: jax.Array  # scalar float32
 
@@ -289,36 +335,48 @@ class _Whole(NamedTuple):
 def _scan(
     pair: Pair,
     pool: NeighborLists,
-    encoding: Encoding,
-    support: Support,
+    found: Compared,
     averaged: jax.Array,
     plan: _Plan,
     lambda_: float | jax.Array,
+    points: int,
 ) -> Scan:
     Q, G = pair.query.shape[0], pair.gallery.shape[0]
     weight = jnp.asarray(lambda_, jnp.float32)
     minimum = pool.minimum[:Q]
     return Scan(
         own=_Own(pair.gallery, averaged[Q:]),
-        whole=_Whole(pair.query, minimum, encoding, support, plan.k2.value, weight),
-        tiles=_tiles,
+        whole=_Whole(pair.query, minimum, found, plan.k2.value, weight),
+        tiles=_Compare(points),
         sizes=(Q, G),
         split="gallery",
         shards=row_shards(pair.gallery),
     )
 
 
-def _tiles(
-    own: _Own, whole: _Whole, take: Callable[[Carry, Tile], Carry], carry: Carry
-) -> Carry:
-    """Tiles of `1 - final distance`: all queries, one part of the gallery each."""
+@dataclass(frozen=True)
+class _Compare:
+    """Tiles of `1 - final distance`: all queries, one part of the gallery each.
 
-    def blend(carry: Carry, start: jax.Array, shared: jax.Array) -> Carry:
-        images = lax.dynamic_slice_in_dim(own.gallery, start, shared.shape[1])
-        apart = distance(cosines(whole.query, images), whole.minimum)
-        scores = 1 - (1 - whole.lambda_) * (1 - shared) - whole.lambda_ * apart
-        return take(carry, Tile(scores, jnp.int32(0), start))
+    Attributes:
+        points: rows of the table of encodings.
+    """
 
-    return over_gallery(
-        whole.support, whole.encoding, own.nearest, whole.k2, blend, carry
-    )
+    points: int
+
+    def __call__(
+        self,
+        own: _Own,
+        whole: _Whole,
+        take: Callable[[Carry, Tile], Carry],
+        carry: Carry,
+    ) -> Carry:
+        def blend(carry: Carry, start: jax.Array, shared: jax.Array) -> Carry:
+            images = lax.dynamic_slice_in_dim(own.gallery, start, shared.shape[1])
+            apart = distance(cosines(whole.query, images), whole.minimum)
+            scores = 1 - (1 - whole.lambda_) * (1 - shared) - whole.lambda_ * apart
+            return take(carry, Tile(scores, jnp.int32(0), start))
+
+        return over_gallery(
+            whole.found, own.nearest, whole.k2, blend, carry, points=self.points
+        )

@@ -1,8 +1,8 @@
 """k-reciprocal sets and their sparse encodings (section 3.2, eq. 7 and 8).
 
 The pool is the queries followed by the gallery, `N = Q + G` points; a point stands in
-its own list. Every set is a row of fixed size: the slots of the point's neighbour
-list, with flags, and a few slots for members that expansion brings from outside.
+its own list. A set is a row of fixed size: a flag for each entry of the point's
+neighbour list, and a few slots for members that eq. 8 adds from outside the list.
 """
 
 import functools
@@ -22,7 +22,7 @@ from dex_jax.neighbors._blocks import (
 )
 from dex_jax.neighbors._form import by_form, is_wide
 
-# Bytes of a block's largest array.
+# Bytes of a block's largest array, in either form.
 _CPU_BYTES = 32 * 2**20
 _WIDE_BYTES = 2**30
 
@@ -57,7 +57,7 @@ class Members(NamedTuple):
     Attributes:
         listed: `[N, K]` bool, which neighbours of the point's list are members.
         extra: `[N, E]` int32, members from outside the list, -1 in unused slots.
-        most: scalar int32, extra slots that the fullest row needs.
+        most: scalar int32, extra slots that the row with the most of them needs.
     """
 
     listed: jax.Array
@@ -84,9 +84,10 @@ def reciprocal(
 
     def ranks(i: jax.Array) -> jax.Array:
         point = blocks.start(i) + jnp.arange(blocks.size, dtype=jnp.int32)
-        lists = take_rows(ids, blocks.take(ids, i))  # [b, K, K]
+        lists = take_rows(ids, blocks.take(ids, i))  # [b, K, K], of the neighbours
         rank = jnp.arange(K, dtype=jnp.int32) - K
-        # A point stands in a list once at most: the sum is its rank, or K if absent.
+        # A point stands in a list once at most: with K added the sum is its rank there,
+        # or K where it is absent.
         here = jnp.where(lists == point[:, None, None], rank[None, None], 0)
         return K + jnp.sum(here, axis=2, dtype=jnp.int32)  # [b, K]
 
@@ -94,7 +95,7 @@ def reciprocal(
     if reach is None:
         near = rank[:, : half + 1] <= half
         return rank < K, jnp.where(near, ids[:, : half + 1], -1)
-    # Both must list the other: the larger of the two ranks counts.
+    # With masked lists each must list the other within reach: the larger rank counts.
     rank = jnp.maximum(rank, jnp.arange(K, dtype=jnp.int32)[None])
     near = rank[:, : half + 1] <= reach.half
     return rank <= reach.full, jnp.where(near, ids[:, : half + 1], -1)
@@ -108,14 +109,15 @@ def expand(
 
     Args:
         ids: `[N, K]` neighbour lists.
-        reach: masks what lies beyond; None where both lists count to their end. An
-            entry beyond it is no neighbour, but may hold a member that others bring.
+        reach: masks what lies beyond; None where both lists count to their end. A
+            point beyond it is no neighbour, but eq. 8 may still add it as a member; it
+            is then flagged in its entry and takes no extra slot.
         half: rank up to which the half lists reach.
         extra: slots for members from outside the list. Where `most` is more, the sets
             are wrong, and `most` is a lower bound of what is needed.
     """
     N, K = ids.shape
-    full, near = reciprocal(ids, half, reach)
+    full, near = reciprocal(ids, half, reach)  # [N, K] bool, [N, half + 1] ids
     blocks = divide(N, _block_bytes() // (4 * (N + 4 * K * (half + 1))))
 
     def one_block(i: jax.Array, marks: jax.Array) -> tuple[_Expanded, jax.Array]:
@@ -135,9 +137,11 @@ class _Own(NamedTuple):
 
 
 class _Expanded(NamedTuple):
-    listed: jax.Array  # [b, K] bool
-    brought: jax.Array  # [b, extra] int32, -1 in unused slots
-    needed: jax.Array  # [b] int32, what was brought, and what did not fit
+    """The sets R* of a block of points."""
+
+    listed: jax.Array  # [b, K] bool, entries of the list that are members
+    brought: jax.Array  # [b, extra] int32, other members, -1 in unused slots
+    needed: jax.Array  # [b] int32, other members, with those that did not fit
 
 
 def _expand_block(
@@ -148,7 +152,8 @@ def _expand_block(
     Args:
         own: their lists `[b, K]`.
         near: `[N, H]` half sets of all points, -1 where not reciprocal.
-        marks: `[b, N]` zeros; what each point of the pool is to a row of the block.
+        marks: `[b, N]` int32 zeros, scratch: what each point of the pool is to a point
+            of the block. A table answers "is it in R?" for K x H members at a time.
         extra: slots for members from outside the list.
 
     Returns:
@@ -160,15 +165,16 @@ def _expand_block(
     marks = marks.at[row, own.ids].set(
         jnp.where(own.inside, -2, -1), mode="promise_in_bounds"
     )
-    members = take_rows(near, own.ids)  # [b, K, H]
+    members = take_rows(near, own.ids)  # [b, K, H], half sets of the neighbours
     real = (members >= 0) & own.inside[:, :, None]
     members = jnp.maximum(members, 0).reshape(b, K * H)
     mark = marks.at[row, members].get(mode="promise_in_bounds")
     common = real & (mark == -2).reshape(real.shape)
-    # Strictly more than two thirds, as the authors' code; in whole numbers.
+    # Strictly more than two thirds, as in the authors' code; exact, in integers.
     accepted = 3 * common.sum(axis=2) > 2 * real.sum(axis=2)  # [b, K]
     new = (real & accepted[:, :, None]).reshape(b, K * H) & (mark > -2)
-    # Several slots may bring one point: the one of the highest number stays.
+    # Several half sets may add one point: the slot of the highest number keeps it. A
+    # list entry (-1) that is added is overwritten by that number, which marks it too.
     number = jnp.arange(1, K * H + 1, dtype=jnp.int32)[None]
     marks = marks.at[row, jnp.where(new, members, N)].max(number, mode="drop")
     listed = marks.at[row, own.ids].get(mode="promise_in_bounds") != -1
@@ -179,9 +185,10 @@ def _expand_block(
     brought = brought.at[row, jnp.where(kept, place - 1, extra)].set(
         members, mode="drop"
     )
-    # Cleared where it was marked, which is listed or brought, unless slots ran out.
-    # The zero is computed from what was read: a write that merely has to come later is
-    # not done in place, but on a copy of the whole table.
+    # Clear all that was marked: the list and what was brought. Where slots ran out some
+    # marks stay, but then the result is thrown away. The zero is computed from what was
+    # read, so that the write depends on the reads: merely ordered after them, XLA would
+    # write into a copy of the whole table.
     zero = jnp.where(listed[0, 0] & (place[0, -1] < 0), 1, 0)
     marks = marks.at[row, own.ids].set(zero, mode="promise_in_bounds")
     marks = marks.at[row, jnp.where(brought >= 0, brought, N)].set(zero, mode="drop")
@@ -190,12 +197,15 @@ def _expand_block(
 
 @jax.jit
 def encode(rows: jax.Array, pool: NeighborLists, members: Members) -> Encoding:
-    """Eq. 7: weights exp(-d) of the members; rows sum to one.
+    """Eq. 7: weights exp(-d) of the members, divided so that each row sums to one.
 
     Args:
         rows: `[N, D]` unit rows of the pool.
-        pool: their lists, `[N, L]` with L at least K.
-        members: their sets.
+        pool: their lists, `[N, L]` with L at least K, and smallest cosines.
+        members: their sets R*.
+
+    Returns:
+        Sparse rows `[N, K + E]`.
     """
     K = members.listed.shape[1]
     cosine = jnp.concatenate(
@@ -206,7 +216,7 @@ def encode(rows: jax.Array, pool: NeighborLists, members: Members) -> Encoding:
     total = weight.sum(axis=1, keepdims=True)
     return Encoding(
         jnp.concatenate([pool.ids[:, :K], jnp.maximum(members.extra, 0)], axis=1),
-        # A point outside its own list, behind its duplicates, may have no member.
+        # A point that its duplicates push out of its own list may have no member.
         weight / jnp.where(total == 0, 1, total),
     )
 
@@ -214,6 +224,8 @@ def encode(rows: jax.Array, pool: NeighborLists, members: Members) -> Encoding:
 def _extra_cosines(rows: jax.Array, extra: jax.Array) -> jax.Array:
     """Cosines `[N, E]` of points to members from outside their lists."""
     (N, D), E = rows.shape, extra.shape[1]
+    # Wide: all E slots of some points in one gather [b, E, D], most of them empty. A
+    # CPU goes slot by slot, and stops where no point of the block has more members.
     if is_wide():
         blocks = divide(N, _WIDE_BYTES // (4 * D * max(1, E)))
 
@@ -223,7 +235,7 @@ def _extra_cosines(rows: jax.Array, extra: jax.Array) -> jax.Array:
 
         return map_blocks(pairs, blocks)
     blocks = divide(N, _CPU_BYTES // (4 * D))
-    # Points that bring in about as many members share a block: none waits for another.
+    # Points with about as many members share a block: its loop runs to the most of it.
     order = jnp.argsort((extra >= 0).sum(axis=1))
 
     def slots(i: jax.Array) -> jax.Array:
@@ -242,7 +254,14 @@ def _extra_cosines(rows: jax.Array, extra: jax.Array) -> jax.Array:
 
 
 def distance(cosine: jax.Array, minimum: jax.Array) -> jax.Array:
-    """Squared Euclidean distance `[N, K]` over its largest value in each row."""
+    """Squared Euclidean distance over its largest value, 0 to 1 (the d of eq. 7).
+
+    That of unit rows is `2 - 2 cos`, of which the factor 2 cancels.
+
+    Args:
+        cosine: `[N, K]`.
+        minimum: `[N]`, the smallest cosine of each row over the pool.
+    """
     # Rounding may leave the cosine of equal rows a little above one.
     largest = jnp.maximum(1 - minimum[:, None], 0)
     return jnp.maximum(1 - cosine, 0) / jnp.where(largest == 0, 1, largest)

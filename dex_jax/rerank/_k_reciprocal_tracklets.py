@@ -1,4 +1,8 @@
-"""k-reciprocal re-ranking of queries against tracklets, expanded to images."""
+"""k-reciprocal re-ranking of queries against the means of tracklets.
+
+Scores are those of `_k_reciprocal` with tracklets in place of gallery images; each
+image is then given the score of its tracklet.
+"""
 
 from collections.abc import Callable
 
@@ -19,7 +23,7 @@ from dex_jax.rerank._tracklets import (
     tracklet_means_of,
 )
 
-# Queries whose images are scored at a time.
+# Queries in a tile of image scores, [64, G].
 _QUERIES = 64
 
 
@@ -36,12 +40,13 @@ def tracklet_k_reciprocal(
 ) -> jax.Array:
     """Re-ranks whole tracklets by their mean embeddings, then puts their images back.
 
-    k-reciprocal re-ranking of the queries against the mean of each tracklet, as winners
-    of the challenge did. Every image gets the score of its tracklet; tracklets of equal
-    score are kept apart by the smallest steps of float32.
+    k-reciprocal re-ranking (eq. 7-8) of the queries against the mean of each tracklet,
+    as winners of the challenge did; the paper does not have it. Every image gets the
+    score of its tracklet; tracklets of equal score are separated by the smallest steps
+    of float32. Padded queries and the two forms of kernels: as in `k_reciprocal`.
 
     Args:
-        query: `[Q, D]`, finite, any row length but zero.
+        query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
         gallery: `[G, D]`, the same.
         tracklet_ids: `[G]` integers, equal for images of one track. Inside `jit` they
             must be known, since their number sets a shape.
@@ -52,7 +57,7 @@ def tracklet_k_reciprocal(
         k2_max: as in `k_reciprocal`.
 
     Returns:
-        Scores `[Q, G]`.
+        Scores `[Q, G]` float32, larger is better, equal within a tracklet.
 
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, tracklet ids of
@@ -80,7 +85,7 @@ def with_tracklet_scan(
     options: Options,
     use: Callable[[Scan], Result],
 ) -> Result:
-    """Runs something on the scores of `tracklet_k_reciprocal`, of images.
+    """Calls `use` with the scores `[Q, G]` of `tracklet_k_reciprocal`, tile by tile.
 
     The scores of tracklets `[Q, T]` are held whole, those of images are not.
     """
@@ -100,7 +105,8 @@ def _image_tiles(
     blocks = divide(scores.shape[0], _QUERIES)
 
     def block(i: jax.Array, carry: Carry) -> Carry:
-        images = blocks.take(scores, i)[:, tracklets.labels]
+        images = blocks.take(scores, i)[:, tracklets.labels]  # [b, G]
+        # Tracklets may have equal scores: separated, they stay together in a ranking.
         pulled = pull_in_scores(images, tracklets)
         return take(carry, Tile(pulled, blocks.start(i), jnp.int32(0)))
 
@@ -109,6 +115,7 @@ def _image_tiles(
 
 def _means(gallery: jax.Array, tracklets: Tracklets) -> jax.Array:
     """Unit means `[T, D]` of the tracklets that there are, and no empty ones."""
+    # Empty ones would be points of the pool, and neighbours of others.
     if not is_concrete(tracklets.counts):
         raise ValueError(
             "tracklet_ids: tracklet_k_reciprocal needs known values, got traced ones; "

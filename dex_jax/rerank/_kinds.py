@@ -1,4 +1,8 @@
-"""The three kinds of re-ranking steps, each a type of its own."""
+"""The three kinds of re-ranking steps, each a type of its own.
+
+Expand steps change embeddings, rank steps score the gallery, refine steps change
+scores. `dex_jax.rerank.steps` makes them; each can also be called alone.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,16 +26,16 @@ from dex_jax.rerank._scan import Adjust, Scan, Tile, all_scores
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets
 
 Planned = TypeVar("Planned")
-# What a step was asked for: names and values of options that differ from the defaults.
+# Names and values of a step's options, only those that differ from the defaults.
 Options = tuple[tuple[str, object], ...]
 
 
 class State(NamedTuple):
-    """What a chain carries.
+    """What a chain carries from step to step.
 
     Attributes:
         pair: unit rows of queries and gallery.
-        tracklets: the gallery's images by tracklet, or None.
+        tracklets: the gallery's images by tracklet; None where no step needs them.
     """
 
     pair: Pair
@@ -60,7 +64,7 @@ class _Written:
     def __repr__(self) -> str:
         if not self.options:
             return self.name
-        # Text cannot hold arrays and traced values.
+        # Arrays and traced values have no text: `parse` refuses the dots by name.
         if not all(isinstance(value, int | float | str) for _, value in self.options):
             return f"{self.name}(...)"
         inside = ",".join(f"{name}={_short(value)}" for name, value in self.options)
@@ -71,7 +75,7 @@ def _short(value: object) -> str:
     """The shortest text that reads as the value."""
     if not isinstance(value, float):
         return str(value)
-    short = f"{value:g}"
+    short = f"{value:g}"  # six digits
     return short if float(short) == value else repr(value).removesuffix(".0")
 
 
@@ -82,10 +86,10 @@ class Expand(_Written):
     Attributes:
         name: as in `parse`.
         apply: from the state and the gallery's own lists to the next state.
-        width: neighbours of each gallery image that it reads, for a gallery of `G`.
-        changes_gallery: the gallery's lists do not hold afterwards.
+        width: from G to the entries of the gallery's own lists that it reads.
+        changes_gallery: whether lists made before are wrong afterwards.
         needs_tracklets: the embeddings must have tracklet ids.
-        options: what the step was asked for.
+        options: those that differ from the defaults.
     """
 
     name: str
@@ -93,7 +97,7 @@ class Expand(_Written):
     width: Callable[[int], int] = _no_lists
     changes_gallery: bool = False
     needs_tracklets: bool = False
-    options: Options = field(default=(), compare=False)
+    options: Options = field(default=(), compare=False)  # for the text alone
 
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """Applies the step alone; the rows it returns have unit length."""
@@ -110,14 +114,15 @@ class Rank(_Written):
 
     Attributes:
         name: as in `parse`.
-        scan: from the state and the gallery's own lists to what a function makes of
-            the step's scan.
-        width: neighbours of each gallery image that it reads, for a gallery of `G`.
+        scan: `(state, lists, use) -> use(scan)`, with the gallery's own lists and the
+            scores of the step as a Scan.
+        width: from G to the entries of the gallery's own lists that it reads.
         needs_tracklets: the embeddings must have tracklet ids.
-        options: what the step was asked for.
+        options: those that differ from the defaults.
     """
 
     name: str
+    # A callback, since k-reciprocal may have to repeat all of it in larger arrays.
     scan: Callable[[State, NeighborLists | None, Callable[[Scan], Any]], Any]
     width: Callable[[int], int] = _no_lists
     needs_tracklets: bool = False
@@ -133,13 +138,13 @@ class Rank(_Written):
 
 
 class Pairwise(NamedTuple):
-    """A change of each score that looks at nothing but its query and its image.
+    """A change of each score that depends only on the score, its query and its image.
 
     Attributes:
         function: `(by_query, rest, tile) -> scores` of the tile.
-        by_query: arrays `[Q, ...]`.
+        by_query: tree of arrays `[Q, ...]`, padded like the queries before use.
         rest: any other arrays.
-        sizes: `(Q, G)` of what it was made for.
+        sizes: `(Q, G)` of the embeddings that it was made for.
     """
 
     function: Callable[[Any, Any, Tile], jax.Array]
@@ -148,7 +153,7 @@ class Pairwise(NamedTuple):
     sizes: tuple[int, int]
 
     def adjust(self, rows: int) -> Adjust:
-        """The change for scores of so many queries, padded ones included."""
+        """The change for scores of so many queries, padding included."""
         more = rows - self.sizes[0]
 
         def padded(array: jax.Array) -> jax.Array:
@@ -156,6 +161,7 @@ class Pairwise(NamedTuple):
             return jnp.pad(array, pad, mode="edge") if more else array
 
         by_query = jax.tree.map(padded, self.by_query)
+        # A pytree of its arrays: other values of the same shapes share a program.
         return Partial(self.function, by_query, self.rest)
 
 
@@ -165,12 +171,13 @@ class Refine(_Written):
 
     Attributes:
         name: as in `parse`.
-        pairwise: the change where each score changes by itself; else None.
+        pairwise: the change, where each score changes independently of the others;
+            else None.
         scores: else the change, from scores `[Q, G]` and the state to scores.
-        ranking: the same on a Ranking, the best K of which say what the best K are
-            afterwards.
+        ranking: the same change of a Ranking `[Q, K]`, where the best K before suffice
+            to know the best K afterwards.
         needs_tracklets: the embeddings must have tracklet ids.
-        options: what the step was asked for.
+        options: those that differ from the defaults.
     """
 
     name: str
@@ -190,7 +197,7 @@ class Refine(_Written):
         """The change of all scores `[Q, G]`."""
         if self.pairwise is None:
             return known(self.scores)(scores, state)
-        zero = jnp.int32(0)
+        zero = jnp.int32(0)  # one tile: the whole matrix
         return self.pairwise.adjust(scores.shape[0])(Tile(scores, zero, zero))
 
     def check_sizes(self, state: State) -> None:
@@ -216,6 +223,7 @@ def read_state(embeddings: Embeddings, track_users: list[str]) -> State:
             )
         return State(pair, None)
     size = pair.gallery.shape[0]
+    # Ids are checked even where no step needs them; grouping them takes a sort.
     ids = check_ids(embeddings.tracklet_ids, "tracklet_ids", size=size)
     return State(pair, group_tracklets(ids) if track_users else None)
 
@@ -226,7 +234,7 @@ def build_lists(gallery: jax.Array, width: int) -> NeighborLists | None:
 
 
 def known(planned: Planned | None) -> Planned:
-    """What the chain has provided because the step said that it needs it."""
+    """A value that the chain has prepared, as the step declared that it needs it."""
     if planned is None:
         raise TypeError("the chain left out what this step said it needs")
     return planned

@@ -1,4 +1,8 @@
-"""Chains from text, such as `--rerank` on the command line takes."""
+"""Chains from text, as `evaluate.py --rerank` takes it.
+
+The text is matched by two patterns, of a step and of an option; `chain` and the steps
+themselves check what was read.
+"""
 
 import re
 
@@ -6,7 +10,7 @@ from dex_jax.rerank import steps
 from dex_jax.rerank._chain import Pipeline, allowed, chain, make_step
 from dex_jax.rerank._kinds import Step
 
-# Steps that need nothing but numbers and words.
+# Steps whose options are numbers and words; the others take arrays.
 _NAMES = (
     "aqe",
     "alpha_qe",
@@ -19,9 +23,9 @@ _NAMES = (
     "diffusion",
     "tracklet",
 )
-_LONGEST = 10_000
-# One item and the comma or end behind it: a step with what stands in its brackets, and
-# an option with a number or a word.
+_LONGEST = 10_000  # characters
+# Each pattern matches one item and the comma or end of text behind it: a step with the
+# inside of its brackets, and an option with a number or a word, quoted or not.
 _STEP = re.compile(r"\s*([\w-]+)\s*(?:\(([^()]*)\)\s*)?(?:,|\Z)", re.ASCII)
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _WORD = r"(['\"]?)([A-Za-z_]\w*)\3"
@@ -90,7 +94,8 @@ def _read_step(name: str, inside: str) -> Step:
     for option, number, _, word in items:
         if option in options:
             raise ValueError(f"{name} has the option {option!r} twice")
-        # No count has ten digits: the step then says that it expects a whole number.
+        # Counts are int32. Longer numbers become floats, and the step's own error says
+        # that it expects a whole number.
         whole = number.lstrip("+-").isdigit() and len(number) < 10
         options[option] = word or (int(number) if whole else float(number))
     return make_step(name, options)

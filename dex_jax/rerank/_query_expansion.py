@@ -1,4 +1,8 @@
-"""Query expansion: average, alpha-weighted, and over tracklets (DEx, eq. 5-6)."""
+"""Query expansion (section 3.2): AQE, alpha-QE (eq. 6) and DEx (eq. 5-6).
+
+Each adds gallery rows to a query: its nearest images, or the images of the tracklets
+whose means are nearest.
+"""
 
 import functools
 
@@ -25,7 +29,7 @@ from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means
 
 # Rows summed at a time: on a CPU the running sum of a block stays in the cache.
 _CPU_ROWS, _WIDE_ROWS = 512, 2**17
-# Neighbours added per trip of the loop; the gathers of one trip fuse into one pass.
+# Neighbours added in one trip of the loop: XLA fuses their gathers into one pass.
 _UNROLL = 4
 WITHIN = ("index", "similarity")
 
@@ -40,6 +44,11 @@ def average_query_expansion(
     """Adds to each query the mean direction of its `k` nearest gallery images.
 
     Section 3.2: `q' = l2(q + sum of the k nearest g)`; alpha-QE at `alpha=0`.
+
+    Outside of `jit` and on one device queries are padded inside to few sizes (see
+    `nearest_neighbors`), so that other numbers of queries reuse compiled programs. CPUs
+    and accelerators run different kernels, whose sums differ by rounding (see
+    `dex_jax.neighbors.form`). The same holds for the other expansions.
 
     Args:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
@@ -125,10 +134,11 @@ def tracklet_query_expansion(
 ) -> jax.Array:
     """Expands each query over the images of its nearest tracklets (DEx, eq. 5-6).
 
-    Tracklets are ranked by the cosine of their mean embedding to the query and
-    replaced by their images; the first `k` images of that order are added with the
-    weight `max(cos, 0)^alpha` of the image. Only the queries change. The paper does not
-    say in which order the images of a tracklet stand, nor whether `k` counts images.
+    Eq. 5: tracklets are ranked by the cosine of their mean embedding to the query and
+    replaced by their images. Eq. 6: the first `k` images of that order are added with
+    the weight `max(cos, 0)^alpha` of the image. Only the queries change. The paper does
+    not say in which order the images of a tracklet stand, nor whether `k` counts
+    images.
 
     Args:
         query: `[Q, D]`, as in `average_query_expansion`.
@@ -192,7 +202,7 @@ def expand(
     alpha: float | jax.Array,
     k: jax.Array | None = None,
 ) -> jax.Array:
-    """Eq. 6 on unit rows and given neighbours; `k` masks all but the first few."""
+    """Eq. 6 on unit rows and neighbours `[Q, K]`; of these only the first `k` count."""
     weights = first_few(clipped_power(neighbors.scores, alpha), k)  # [Q, K]
     return unit_rows(add_rows(query, gallery, neighbors.ids, weights))
 
@@ -203,7 +213,7 @@ def clipped_power(cosine: jax.Array, alpha: float | jax.Array) -> jax.Array:
 
 
 def first_few(weights: jax.Array, k: jax.Array | None) -> jax.Array:
-    """Sets weights `[M, K]` of lists beyond the first `k` to 0; None is all of them."""
+    """Weights `[M, K]` of lists, with 0 from entry `k` on; unchanged if `k` is None."""
     if k is None:
         return weights
     counts = jnp.arange(weights.shape[1], dtype=jnp.int32)[None] < k
@@ -233,6 +243,7 @@ def add_rows(
                 total = total + own_weights[slot][:, None] * row
             return total
 
+        # [b, D], begun with the block's own rows
         total = repeat(len(own_ids) // _UNROLL, trip, blocks.take(base, i))
         return blocks.put(out, total, i)
 
@@ -249,24 +260,26 @@ def tracklet_neighbors(
     k: int,
     within: str,
 ) -> Neighbors:
-    """Finds the first `k` images when tracklets stand in the order of their means.
+    """Finds the first `k` images `[Q, k]` of tracklets ranked by their means' cosines.
 
     Eq. 5 without a `Q x G` array: the first `k` images belong to the first `k`
-    tracklets, and a running count of their sizes says which image stands at a place.
+    tracklets, and a running sum of their sizes says which image stands at a place.
     The first `cut` images, all if None, are right as if `k` were `cut`.
     """
     means = unit_rows(tracklet_means_of(gallery, tracklets))  # [T, D]
     T = means.shape[0]
     ranked = search(query, means, k=min(k, T), valid=tracklets.counts > 0).ids
-    end = jnp.cumsum(tracklets.counts[ranked], axis=1)  # [Q, K]
+    end = jnp.cumsum(tracklets.counts[ranked], axis=1)  # [Q, min(k, T)]
     places = jnp.arange(k, dtype=jnp.int32)
-    # The tracklet at a place: as many as end at or before it stand in front.
+    # The number of tracklets that end at or before a place is the rank of its own.
     slot = jax.vmap(lambda e: jnp.searchsorted(e, places, side="right"))(end)  # [Q, k]
     tracklet = jnp.take_along_axis(ranked, slot, axis=1)
+    # The place of the first image of that tracklet.
     first = jnp.take_along_axis(end, slot, axis=1) - tracklets.counts[tracklet]
     ids = tracklets.order[tracklets.starts[tracklet] + places[None] - first]
     if within == "similarity":
-        # Whole tracklets are in, whatever their order; the last one may be cut.
+        # A sum over a whole tracklet is the same in any order: only the last one, which
+        # may be cut, is ranked inside.
         at = -1 if cut is None else cut - 1
         last = tracklet[:, at]
         best = _best_inside(query, gallery, tracklets.labels, last, k)
@@ -278,8 +291,9 @@ def tracklet_neighbors(
 def _best_inside(
     query: jax.Array, gallery: jax.Array, labels: jax.Array, wanted: jax.Array, k: int
 ) -> jax.Array:
-    """Ranks the images of one wanted tracklet per query, `[Q, k]`."""
+    """The best `k` images `[Q, k]` of one wanted tracklet `[Q]` for each query."""
 
+    # 64 queries at a time hold scores [64, G].
     def one_query(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         q, label = pair
         scores = jnp.matmul(gallery, q, precision="highest")  # [G]
@@ -291,6 +305,7 @@ def _best_inside(
 def pair_cosines(query: jax.Array, gallery: jax.Array, ids: jax.Array) -> jax.Array:
     """Cosines `[Q, K]` of unit queries to the listed unit gallery rows."""
 
+    # One entry of all lists at a time: gathers [Q, D], not [Q, K, D].
     def slot(column: jax.Array) -> jax.Array:
         rows = gallery.at[column].get(mode="promise_in_bounds")  # [Q, D]
         return jnp.sum(query * rows, axis=1)

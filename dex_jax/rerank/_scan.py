@@ -1,7 +1,8 @@
-"""What every rank step offers, an iterator over tiles of scores, and what comes of it.
+"""Scores of rank steps as tiles, and what is made of them: all scores, or the best.
 
-All scores `[Q, G]` and the best of each query are both made here, for every rank step:
-tiles go through the refine steps and are then written, or looked through for the best.
+Every rank step offers one thing, a `Scan`: an iterator over tiles of its scores. Here
+each tile goes through the refine steps; `all_scores` writes it into `[Q, G]`,
+`best_scores` takes the best of each query out of it.
 """
 
 import functools
@@ -24,7 +25,7 @@ Carry = TypeVar("Carry")
 class Tile(NamedTuple):
     """Scores of some queries with some images.
 
-    Either all queries or all images: tiles are bands of a matrix `[Q, G]`.
+    A tile has all queries or all images of a device's part of the matrix `[Q, G]`.
 
     Attributes:
         scores: `[b, c]` float32.
@@ -39,9 +40,9 @@ class Tile(NamedTuple):
 
 # From a tile to its scores after a refine step.
 Adjust = Callable[[Tile], jax.Array]
-# The iterator: (own, whole, take, carry) -> carry, where `take(carry, tile)` is called
-# for tiles by rising row and column. The last tile may begin early, and hold queries or
-# images that the one before it held.
+# The iterator: (own, whole, take, carry) -> carry. It calls `take(carry, tile)` for
+# tiles by rising row and column. The last tile may begin early and repeat queries or
+# images of the one before it, with the same scores.
 Tiles = Callable[[Any, Any, Callable[[Carry, Tile], Carry], Carry], Carry]
 
 
@@ -55,11 +56,11 @@ class Scan:
     """The scores of a rank step, not yet computed.
 
     Attributes:
-        own: arrays whose rows are the gallery's images, or the queries: on a mesh each
-            device has its own.
-        whole: arrays that every device sees whole.
+        own: tree of arrays whose rows are the gallery's images, or the queries: on a
+            mesh each device has its own part.
+        whole: tree of arrays that every device sees whole.
         tiles: the iterator over tiles of the scores of `own`.
-        sizes: `(Q, G)`.
+        sizes: `(Q, G)`, padded queries included.
         split: what the rows of `own` are.
         shards: how they are split over a mesh; None on one device.
     """
@@ -73,17 +74,19 @@ class Scan:
 
 
 class _Origin(NamedTuple):
-    """Which part of the scores a device works on."""
+    """Which part of the scores `[Q, G]` a device works on."""
 
-    row: jax.Array
-    column: jax.Array
+    row: jax.Array  # scalar int32, its first query
+    column: jax.Array  # scalar int32, its first image
     rows: int
     columns: int
 
 
 class _Kept(NamedTuple):
+    """What `best_scores` carries from tile to tile."""
+
     best: Ranking  # [Q, K]
-    seen: jax.Array  # scalar int32, images that tiles have held so far
+    seen: jax.Array  # scalar int32, images below this were in earlier tiles
 
 
 @jax.jit
@@ -114,7 +117,8 @@ def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ran
         def take(kept: _Kept, tile: Tile) -> _Kept:
             scores = _adjusted(tile, adjust, origin)
             if adjust:
-                # Minus infinity is left to mark what a list has not filled yet.
+                # -inf marks entries that a list has not filled yet. Images that a
+                # refine step masks get the least finite score until the end.
                 scores = jnp.maximum(scores, jnp.finfo(scores.dtype).min)
             tile = tile._replace(scores=scores)
             if scores.shape[1] == origin.columns:
@@ -134,7 +138,8 @@ def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ran
 
 
 def _adjusted(tile: Tile, adjust: tuple[Adjust, ...], origin: _Origin) -> jax.Array:
-    """The scores of a tile after the refine steps, which know the whole matrix."""
+    """The scores of a tile after the refine steps."""
+    # Refine steps hold arrays of the whole [Q, G], so tiles get their place in that.
     for step in adjust:
         place = Tile(tile.scores, origin.row + tile.row, origin.column + tile.column)
         tile = tile._replace(scores=step(place))
@@ -155,8 +160,9 @@ def _keep_rows(kept: _Kept, tile: Tile, k: int) -> _Kept:
 def _keep_columns(kept: _Kept, tile: Tile, k: int) -> _Kept:
     """The best of what was kept and a tile that holds some images of all queries."""
     ids = tile.column + jnp.arange(tile.scores.shape[1], dtype=jnp.int32)
+    # A last tile that begins early repeats images, which must not enter twice.
     scores = jnp.where(ids[None] < kept.seen, -jnp.inf, tile.scores)
-    # What is kept stands first and has lower ids: ties stay in gallery order.
+    # Kept entries stand first and have lower ids, so that they win ties.
     place = best(jnp.concatenate([kept.best.scores, scores], axis=1), k)
     ids = jnp.broadcast_to(ids[None], scores.shape)
     ids = jnp.concatenate([kept.best.ids, ids], axis=1)
@@ -175,7 +181,7 @@ def _on_parts(
     Q, G = scan.sizes
     shards = scan.shards
     parts = 1 if shards is None else shards.parts
-    # What is split is passed beside the scan, which then holds what is whole.
+    # The split arrays are passed apart from the scan, which goes whole to each device.
     rest = Scan(None, scan.whole, scan.tiles, scan.sizes, scan.split, shards)
     zero = jnp.int32(0)
     if scan.split == "gallery":
@@ -186,18 +192,21 @@ def _on_parts(
             return part(own, whole, _Origin(zero, start, Q, columns))
 
         return on_parts(images, shards, join=join)(scan.own, (rest, adjust))
-    size = -(-Q // parts)
+    size = -(-Q // parts)  # queries of a device
 
     def queries(own: Any, whole: Any) -> Any:
-        # The last shares begin early, like blocks; what they do twice is done alike.
+        # Like blocks, the last parts begin early where they would end outside; queries
+        # in two parts get the same scores twice.
         start = jnp.minimum(part_start(shards, size), Q - size)
         return part(own, whole, _Origin(start, zero, size, G))
 
     run = on_parts(queries, shards, join=join)
     if Q % parts == 0:
         return run(scan.own, (rest, adjust))
+    # A mesh can only split arrays evenly: queries in two parts are repeated, and the
+    # scores of query q are read from part q // size.
     firsts = np.minimum(np.arange(parts) * size, Q - size)
-    rows = (firsts[:, None] + np.arange(size)).ravel()
+    rows = (firsts[:, None] + np.arange(size)).ravel()  # [parts x size]
     found = run(jax.tree.map(lambda x: x[rows], scan.own), (rest, adjust))
     query = np.arange(Q)
     place = query + (query // size) * size - firsts[query // size]

@@ -1,4 +1,8 @@
-"""Tracklets: grouping, means, and pulling whole tracks into a ranking."""
+"""Tracklets: grouping images by id, mean embeddings, and the pull-in of tracklets.
+
+A tracklet is the images of one vehicle in one camera's track. Groups are arrays of
+fixed size, so that all of this runs under `jit`.
+"""
 
 import functools
 from typing import NamedTuple
@@ -12,18 +16,19 @@ from jax.typing import ArrayLike
 from dex_jax._checks import check_ids, check_rows, is_concrete, unit_rows
 from dex_jax.rerank._embeddings import Ranking, read_scores
 
-# Bits of the smallest normal float32: smaller ones may be flushed to zero.
+# Bits of the smallest normal float32: XLA may flush smaller numbers to zero.
 _TINY = 0x00800000
 
 
 class Tracklets(NamedTuple):
-    """Images grouped by tracklet; tracklets stand in order of first appearance.
+    """Images grouped by tracklet; tracklets are numbered by first appearance.
 
     Attributes:
         labels: `[G]` int32, the tracklet of each image.
         order: `[G]` int32, images sorted by tracklet, then by gallery index.
         starts: `[T]` int32, where a tracklet begins in `order`.
-        counts: `[T]` int32, its number of images; 0 beyond the last tracklet.
+        counts: `[T]` int32, its number of images; 0 beyond the last tracklet, as T is
+            rounded up.
     """
 
     labels: jax.Array
@@ -33,10 +38,10 @@ class Tracklets(NamedTuple):
 
 
 def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
-    """Groups checked ids `[G]`; under tracing there may be as many tracks as images."""
+    """Groups checked ids `[G]`; T is G under tracing, where ids cannot be counted."""
     size = tracklet_ids.shape[0]
     if is_concrete(tracklet_ids):
-        # Rounded up, so that another number of tracks seldom means another program.
+        # A multiple of 64, so that similar numbers of tracklets share programs.
         distinct = np.unique(np.asarray(tracklet_ids)).size
         size = min(size, -(-distinct // 64) * 64)
     return _group(tracklet_ids, size=size)
@@ -49,12 +54,14 @@ def _group(tracklet_ids: jax.Array, *, size: int) -> Tracklets:
     ids, image = lax.sort((tracklet_ids, index), num_keys=2)
     opens = jnp.concatenate([jnp.ones(1, bool), ids[1:] != ids[:-1]])
     first = jnp.zeros(G, jnp.int32).at[image].set(opens.astype(jnp.int32))
+    # Right at the first image of each tracklet: how many tracklets appear before it.
     appearance = (jnp.cumsum(first) - 1).astype(jnp.int32)  # [G] by gallery index
-    # Each group carries the number of its first image's appearance.
+    # The place, in sorted order, of the first image of each image's tracklet.
     leader = lax.cummax(jnp.where(opens, index, 0))
     label = appearance[image[leader]]  # [G] of each sorted place
     counts = jnp.zeros(size, jnp.int32).at[label].add(1)
     starts = jnp.cumsum(counts) - counts
+    # From the order of ids to that of first appearance, index order inside a tracklet.
     place = starts[label] + index - leader
     return Tracklets(
         labels=jnp.zeros(G, jnp.int32).at[image].set(label),
@@ -67,7 +74,10 @@ def _group(tracklet_ids: jax.Array, *, size: int) -> Tracklets:
 def tracklet_means_of(
     gallery: jax.Array, tracklets: Tracklets, weights: jax.Array | None = None
 ) -> jax.Array:
-    """Mean embedding of each tracklet `[T, D]`; zero beyond the last tracklet."""
+    """Mean of the rows `[G, D]` of each tracklet, `[T, D]`; zero beyond the last one.
+
+    With `weights` `[G]` the weighted mean.
+    """
     T = tracklets.counts.shape[0]
     rows = gallery if weights is None else gallery * weights[:, None]
     total = jax.ops.segment_sum(rows, tracklets.labels, T)
@@ -84,14 +94,17 @@ def tracklet_means(
 ) -> jax.Array:
     """Replaces each image's embedding by the mean of its tracklet.
 
+    The mean is that of DEx (eq. 5), here in the place of the images.
+
     Args:
-        gallery: `[G, D]`, finite, any row length but zero; rows count as unit vectors.
+        gallery: `[G, D]` numbers, finite, any row length but zero; read as float32 and
+            scaled to unit length.
         tracklet_ids: `[G]` integers, equal for images of one track.
         weights: `[G]`, at least 0, the share of each image in its mean (say, its
             sharpness or size); all equal if None.
 
     Returns:
-        `[G, D]` unit rows, equal within a tracklet.
+        `[G, D]` float32 unit rows, equal bit by bit within a tracklet.
 
     Raises:
         ValueError: rows that cannot be ranked; ids or weights of another length;
@@ -155,20 +168,20 @@ def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array 
 def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
     """Pulls whole tracklets into a ranking ("+Tracklet" of Table 6).
 
-    Walking down the ranking, the first image of a tracklet not yet seen brings all its
-    images along, in gallery order. Every image gets the best score of its tracklet;
-    tracklets of equal best score are kept apart by the smallest steps of float32, so
-    that sorting the result gives exactly that list.
+    Going down the ranking, the first image of a tracklet not yet seen is followed by
+    all other images of it, in gallery order. Every image gets the best score of its
+    tracklet; tracklets of equal best score are separated by the smallest steps of
+    float32, so that sorting the result gives exactly that list.
 
     Args:
-        scores: `[Q, G]`, larger is better, finite or -inf.
+        scores: `[Q, G]` numbers, larger is better, finite or -inf; read as float32.
         tracklet_ids: `[G]` integers, equal for images of one track.
 
     Returns:
-        Scores `[Q, G]`.
+        Scores `[Q, G]` float32.
 
     Raises:
-        ValueError: scores of another rank, ids of another length or type.
+        ValueError: scores of another rank or with NaN, ids of another length or type.
 
     Example:
         >>> import jax.numpy as jnp
@@ -189,9 +202,10 @@ def pull_in_scores(scores: jax.Array, tracklets: Tracklets) -> jax.Array:
 
     def one_query(row: jax.Array) -> jax.Array:
         best = jax.ops.segment_max(row, tracklets.labels, T)  # [T]
+        # The first of a tracklet's best images orders tracklets of equal score.
         leads = row == best[tracklets.labels]
         leader = jax.ops.segment_min(jnp.where(leads, index, G), tracklets.labels, T)
-        # Empty tracklets go last: nothing is spread from them.
+        # Tracklets beyond the last one, which have no image, go last.
         best = jnp.where(tracklets.counts > 0, best, -jnp.inf)
         down, _, ranked = lax.sort(
             (-best, leader, jnp.arange(T, dtype=jnp.int32)), num_keys=2
@@ -205,13 +219,15 @@ def pull_in_scores(scores: jax.Array, tracklets: Tracklets) -> jax.Array:
 def separate(falling: jax.Array, place: jax.Array) -> jax.Array:
     """Makes falling scores `[..., T]` strictly falling by the smallest float steps.
 
-    `place` counts the distinct entries from the left; entries that share a place keep
-    a common value. What is masked by -inf stays so.
+    `place` `[T]` or `[..., T]` int32 rises from the left by 1 or 0; entries of the same
+    place keep a common value. Scores of -inf, which are masked, stay so.
     """
+    # Floats as integers `level`, one step each: 0 for zero and for numbers too small to
+    # be normal, 1 for the smallest normal number, -1 for that below zero.
     bits = lax.bitcast_convert_type(falling, jnp.int32)
     size = jnp.maximum((bits & 0x7FFFFFFF) - _TINY + 1, 0)
-    level = jnp.where(bits < 0, -size, size)  # rises with the score, one per float
-    # level'_i = min(level_i, level'_(i-1) - 1) in closed form.
+    level = jnp.where(bits < 0, -size, size)
+    # level'_i = min(level_i, level'_(i-1) - 1) in closed form, with i the place.
     level = lax.cummin(level + place, axis=level.ndim - 1) - place
     bits = jnp.where(level == 0, 0, jnp.abs(level) + _TINY - 1)
     value = lax.bitcast_convert_type(bits, jnp.float32)
@@ -223,11 +239,11 @@ def separate(falling: jax.Array, place: jax.Array) -> jax.Array:
 def pull_in_ranking(
     ranking: Ranking, tracklets: Tracklets, *, top: int | None = None
 ) -> Ranking:
-    """Pulls tracklets into a ranking of the first K images; keeps K, or `top`.
+    """`tracklet_pull_in` of a ranking `[Q, K]`: the first K of the list, or `top`.
 
-    The first K raw images are enough: each of them belongs to its own tracklet, so the
-    tracklets seen among them hold at least K images between them, and no tracklet that
-    opens later can stand in front of those. What is masked by -inf pulls nothing.
+    The first K images are enough: their tracklets hold at least these K images, and all
+    of them stand in front of any tracklet that first appears later. Images masked by
+    -inf are followed by no others.
     """
     K = ranking.ids.shape[1]
     index = jnp.arange(K, dtype=jnp.int32)
@@ -235,6 +251,7 @@ def pull_in_ranking(
 
     def one_query(ids: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         tracklet = tracklets.labels[ids]  # [K]
+        # The place in the ranking at which each image's tracklet first appears.
         group, place = lax.sort((tracklet, index), num_keys=2)
         opens = jnp.concatenate([jnp.ones(1, bool), group[1:] != group[:-1]])
         leader = place[lax.cummax(jnp.where(opens, index, 0))]
@@ -242,8 +259,9 @@ def pull_in_ranking(
         masked = scores[leader] == -jnp.inf
         count = jnp.where(leader == index, tracklets.counts[tracklet], 0)
         count = jnp.where(masked, 1, count)
-        end = jnp.cumsum(count)
+        end = jnp.cumsum(count)  # [K], images up to and with that tracklet
         apart = separate(scores, jnp.cumsum((count > 0).astype(jnp.int32)) - 1)
+        # As in `tracklet_neighbors`: which tracklet a place belongs to, and how far in.
         slot = jnp.searchsorted(end, places, side="right")
         offset = places - (end - count)[slot]
         pulled = tracklets.order[tracklets.starts[tracklet[slot]] + offset]

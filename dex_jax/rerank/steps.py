@@ -1,6 +1,8 @@
-"""The steps of a chain: level-1 functions with their options bound.
+"""The steps of a chain: functions of `dex_jax.rerank` with their options bound.
 
-Options are checked when a step is made, before any data are touched.
+Each function here checks its options at once, before any data are touched, and returns
+a step for `chain`. Options, defaults and errors (`ValueError` for a value out of range)
+are those of the function that its docstring names.
 """
 
 import functools
@@ -72,7 +74,7 @@ _S = TypeVar("_S", Expand, Rank, Refine)
 
 
 def _noted(make: Callable[_P, _S]) -> Callable[_P, _S]:
-    """Notes on a step what it was asked for, where that differs from the defaults."""
+    """Makes steps keep their options that differ from the defaults, for their text."""
     signature = inspect.signature(make)
     defaults = {name: p.default for name, p in signature.parameters.items()}
 
@@ -80,6 +82,7 @@ def _noted(make: Callable[_P, _S]) -> Callable[_P, _S]:
     def made(*args: _P.args, **options: _P.kwargs) -> _S:
         step = make(*args, **options)
         given = signature.bind(*args, **options).arguments
+        # A step that was given its default is the same as one that was not.
         plain = {name: _plain(value) for name, value in given.items()}
         asked = [(n, v) for n, v in plain.items() if not _same(v, defaults[n])]
         return replace(step, options=tuple(asked))
@@ -88,14 +91,15 @@ def _noted(make: Callable[_P, _S]) -> Callable[_P, _S]:
 
 
 def _plain(value: object) -> object:
-    """The number in an array of one, such as an entry of a grid; all else as it is."""
+    """The number of a scalar array, such as an entry of a grid; all else unchanged."""
+    # A traced scalar has no number to show.
     if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0:
         return value.item() if is_concrete(value) else value
     return value
 
 
 def _same(value: object, default: object) -> bool:
-    """Tells whether an option is left as it is; an array never is."""
+    """Whether an option has its default; an array, not compared by value, never has."""
     if isinstance(value, int | float | str):
         return value == default
     return value is default
@@ -103,7 +107,12 @@ def _same(value: object, default: object) -> bool:
 
 @_noted
 def aqe(*, k: int | jax.Array = 20, k_max: int | None = None) -> Expand:
-    """Average query expansion; see `average_query_expansion`."""
+    """Average query expansion; see `average_query_expansion`.
+
+    Example:
+        >>> aqe(k=10)
+        aqe(k=10)
+    """
     return Expand("aqe", alpha_qe(k=k, alpha=0.0, k_max=k_max).apply)
 
 
@@ -114,12 +123,18 @@ def alpha_qe(
     alpha: float | jax.Array = 2.0,
     k_max: int | None = None,
 ) -> Expand:
-    """Alpha-weighted query expansion; see `alpha_query_expansion`."""
+    """Alpha-weighted query expansion (eq. 6); see `alpha_query_expansion`.
+
+    Example:
+        >>> alpha_qe(k=20, alpha=3.0)  # k is at its default
+        alpha_qe(alpha=3)
+    """
     asked = check_masked_count(k, k_max, "k")
     check_number(alpha, "alpha", least=0)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
         query, gallery, _ = state.pair
+        # Only now is G known: more than G becomes G, with a warning.
         count = limit_count(asked, gallery.shape[0], "k")
         return state.with_query(expand_over_images(query, gallery, count, alpha=alpha))
 
@@ -134,7 +149,14 @@ def dex(
     within: str = "index",
     k_max: int | None = None,
 ) -> Expand:
-    """Query expansion over tracklets; see `tracklet_query_expansion`."""
+    """DEx, query expansion over tracklets (eq. 5-6); see `tracklet_query_expansion`.
+
+    Needs tracklet ids.
+
+    Example:
+        >>> dex(k=10, within="similarity")
+        dex(k=10,within=similarity)
+    """
     asked = check_masked_count(k, k_max, "k")
     check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
@@ -160,7 +182,12 @@ def dba(
     include_self: str = "plus",
     k_max: int | None = None,
 ) -> Expand:
-    """Database augmentation; see `database_augmentation`."""
+    """Database augmentation (section 3.2); see `database_augmentation`.
+
+    Example:
+        >>> dba(k=5, include_self="top_k")
+        dba(k=5,include_self=top_k)
+    """
     asked = augmentation.check_options(
         k=k, alpha=alpha, include_self=include_self, k_max=k_max
     )
@@ -178,6 +205,7 @@ def dba(
         return state.with_gallery(gallery)
 
     def width(size: int) -> int:
+        # With "plus" the image itself comes on top of the k others.
         return min(asked.width + int(include_self == "plus"), size)
 
     return Expand("dba", apply, width, changes_gallery=True)
@@ -185,13 +213,20 @@ def dba(
 
 @_noted
 def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
-    """Gallery images replaced by the mean of their tracklet; see `tracklet_means`."""
+    """Gallery images replaced by the mean of their tracklet; see `tracklet_means`.
+
+    Needs tracklet ids. `weights` are `[G]`, one for each gallery image.
+
+    Example:
+        >>> tracklet_means()
+        tracklet_means
+    """
     if weights is not None and np.ndim(weights) != 1:
         raise ValueError(f"weights: expected an array [G], got {weights!r}")
 
     def apply(state: State, lists: NeighborLists | None) -> State:
         tracklets = known(state.tracklets)
-        shares = check_weights(weights, tracklets)
+        shares = check_weights(weights, tracklets)  # [G] or None
         return state.with_gallery(averaged(state.pair.gallery, tracklets, shares))
 
     return Expand("tracklet_means", apply, changes_gallery=True, needs_tracklets=True)
@@ -199,7 +234,14 @@ def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
 
 @_noted
 def cosine() -> Rank:
-    """Plain cosine similarity; see `cosine_similarity`."""
+    """Plain cosine similarity, the rank step of a chain without one.
+
+    See `cosine_similarity`.
+
+    Example:
+        >>> cosine()
+        cosine
+    """
 
     def scan(
         state: State, lists: NeighborLists | None, use: Callable[[Scan], Any]
@@ -218,7 +260,12 @@ def k_reciprocal(
     k1_max: int | None = None,
     k2_max: int | None = None,
 ) -> Rank:
-    """k-reciprocal re-ranking; see `dex_jax.rerank.k_reciprocal`."""
+    """k-reciprocal re-ranking (eq. 7-8); see `dex_jax.rerank.k_reciprocal`.
+
+    Example:
+        >>> k_reciprocal(k1=20, lambda_=0.3)
+        k_reciprocal(k1=20,lambda_=0.3)
+    """
     check_number(lambda_, "lambda_")
     options = reciprocal.read_options(k1, k2, lambda_, k1_max, k2_max)
 
@@ -228,6 +275,7 @@ def k_reciprocal(
         return reciprocal.with_sizes(state.pair, lists, options, use)
 
     def width(size: int) -> int:
+        # Lists of k1 others and the image itself, of which the first k2 are averaged.
         return min(max(options.k1.width + 1, options.k2.width), size)
 
     return Rank("k_reciprocal", scan, width)
@@ -246,10 +294,16 @@ def diffusion(
     k_max: int | None = None,
     k_query_max: int | None = None,
 ) -> Rank:
-    """Diffusion over the gallery's graph; see `dex_jax.rerank.diffusion`."""
+    """Diffusion over the gallery's graph (eq. 9-10); see `dex_jax.rerank.diffusion`.
+
+    Example:
+        >>> diffusion(k=50, solver="cg")
+        diffusion(solver=cg)
+    """
     counts = graph_diffusion.check_counts(k, k_query, k_max, k_query_max)
     graph_diffusion.check_options(alpha, gamma, iterations, solver, initial)
-    # A count beyond the gallery masks nothing: these may stay as they were asked.
+    # These counts mask list entries; one beyond the gallery masks nothing, so they need
+    # not be limited to it.
     options = graph_diffusion.Options(
         alpha, gamma, iterations, counts[0].value, counts[1].value
     )
@@ -260,8 +314,8 @@ def diffusion(
     ) -> Any:
         query, gallery, _ = state.pair
         own, near = graph_diffusion.limit_counts(counts, gallery.shape[0])
-        start = search(query, gallery, k=near.width)
-        graph = known(lists).first(own.width)
+        start = search(query, gallery, k=near.width)  # [Q, k_query]
+        graph = known(lists).first(own.width)  # [G, k]
         return use(
             graph_diffusion.diffusion_scan(start, graph, options, solve, state.pair)
         )
@@ -278,7 +332,14 @@ def tracklet_k_reciprocal(
     k1_max: int | None = None,
     k2_max: int | None = None,
 ) -> Rank:
-    """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`."""
+    """k-reciprocal of queries against tracklets; see `tracklet_k_reciprocal`.
+
+    Needs tracklet ids.
+
+    Example:
+        >>> tracklet_k_reciprocal(k1=5)
+        tracklet_k_reciprocal(k1=5)
+    """
     check_number(lambda_, "lambda_")
     options = reciprocal.read_options(k1, k2, lambda_, k1_max, k2_max)
 
@@ -287,12 +348,20 @@ def tracklet_k_reciprocal(
     ) -> Any:
         return with_tracklet_scan(state.pair, known(state.tracklets), options, use)
 
+    # No width: the gallery's lists are of images, and the pool here is of tracklets.
     return Rank("tracklet_k_reciprocal", scan, needs_tracklets=True)
 
 
 @_noted
 def tracklet() -> Refine:
-    """Pulls whole tracklets into the ranking; see `tracklet_pull_in`."""
+    """Pulls whole tracklets into the ranking ("+Tracklet"); see `tracklet_pull_in`.
+
+    Needs tracklet ids.
+
+    Example:
+        >>> tracklet()
+        tracklet
+    """
     return Refine(
         "tracklet",
         scores=lambda scores, state: pull_in_scores(scores, known(state.tracklets)),
@@ -305,7 +374,16 @@ def tracklet() -> Refine:
 def side_bias(
     query_side: ArrayLike, gallery_side: ArrayLike, *, weight: float | jax.Array
 ) -> Refine:
-    """Takes off what a side network finds alike; see `side_distance_bias`."""
+    """Subtracts the cosine of a side network's embeddings; see `side_distance_bias`.
+
+    `query_side` is `[Q, S]` and `gallery_side` `[G, S]`, of the embeddings that the
+    chain is called with.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> side_bias(jnp.ones((1, 2)), jnp.ones((3, 2)), weight=0.1)
+        side_bias(...)
+    """
     check_number(weight, "weight")
     query, gallery = read_sides(query_side, gallery_side)
     sizes = pair_sizes(query, gallery)
@@ -319,7 +397,15 @@ def same_camera(
     *,
     penalty: float | jax.Array = float("inf"),
 ) -> Refine:
-    """Lowers images of the query's own camera; see `same_camera_penalty`."""
+    """Lowers images of the query's own camera; see `same_camera_penalty`.
+
+    `query_cameras` is `[Q]` and `gallery_cameras` `[G]`, integers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> same_camera(jnp.array([3]), jnp.array([3, 4]), penalty=0.5)
+        same_camera(...)
+    """
     query, gallery = read_penalty(query_cameras, gallery_cameras, penalty)
     sizes = pair_sizes(query, gallery)
     change = Pairwise(penalty_tile, query, (gallery, penalty), sizes)
@@ -328,8 +414,14 @@ def same_camera(
 
 @_noted
 def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
-    """Adds scores of another ranking of the same images; see `fuse_scores`."""
+    """Adds `weight` times other scores `[Q, G]` of the same images; see `fuse_scores`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> add_scores(jnp.zeros((1, 3)), weight=0.5)
+        add_scores(...)
+    """
     check_number(weight, "weight")
     other = read_scores(scores, "scores")
-    sizes = pair_sizes(other, other.T)
+    sizes = pair_sizes(other, other.T)  # (Q, G)
     return Refine("add_scores", Pairwise(sum_tile, other, weight, sizes))

@@ -1,4 +1,4 @@
-"""A run and its folder: the one room of the library that knows what a config says."""
+"""A run and its folder: the only subpackage that reads the fields of a config."""
 
 from dex_jax._checks import missing_extra
 

@@ -44,8 +44,8 @@ def keep_freed_memory() -> bool:
     `jax_cpu_enable_async_dispatch=False` and inputs that are ready.
 
     Returns:
-        Whether it was done: only with glibc, with room, and where the environment does
-        not set the same itself.
+        Whether it was done: only with glibc, with enough memory, and where the
+        environment does not set the same itself.
     """
     if sys.platform != "linux" or _has_wishes() or _ROOM * peak() > limit():
         return False

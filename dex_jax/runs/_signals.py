@@ -1,4 +1,4 @@
-"""A wish to stop, so that a training can save first."""
+"""Ctrl-C and SIGTERM as requests to stop, so that a training can save first."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,7 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C and SIGTERM into a wish; a second Ctrl-C stops at once."""
+    """Turns Ctrl-C and SIGTERM into a request; a second Ctrl-C stops at once.
+
+    Yields:
+        A function that says whether a stop was requested.
+    """
     asked = []
 
     def ask(number: int, _: object) -> None:

@@ -114,7 +114,7 @@ def test_other_orders_and_other_signs_make_other_rows(width):
     swaps = np.tile(row, (width - 1, 1))
     place = np.arange(width - 1)
     swaps[place, place], swaps[place, place + 1] = row[1:], row[:-1]
-    signs = rng.choice(np.float32([-1, 1]), size=(100, width)) * row
+    signs = rng.choice([-1.0, 1.0], size=(100, width)) * row
     rows = np.concatenate([row[None], -row[None], orders, swaps, signs])
     _apart(np.concatenate([rows, 2 * rows, rows[:1] / 2]))
 

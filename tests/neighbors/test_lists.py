@@ -90,7 +90,7 @@ def test_tiles_one_after_another(turned, values):
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(
     ("columns", "k"),
-    [(1, 1), (31, 70), (32, 7), (33, 1), (100, 70), (1000, 7), (1056, 70)],
+    [(1, 1), (31, 70), (33, 7), (100, 70), (1056, 9)],
 )
 def test_tiles_of_any_width_and_lists_of_any_length(columns, k, turned):
     _check(_tiles(columns, shape=(3, 9, columns)), k=k, turned=turned)
@@ -157,14 +157,14 @@ def test_lists_are_cut_down_only_when_their_places_are_full(monkeypatch):
     tiles = np.zeros((60, 1, 64), np.float32)
     tiles[:, 0, 0] = 1 + np.arange(60)
     lists = empty_lists(1, K, columns=64)
-    folded.clear_cache()
+    jax.clear_caches()
     for number, tile in enumerate(tiles):
         lists = folded(lists, tile, jnp.int32(number), jnp.ones(64, bool))
         jax.block_until_ready(lists)
     jax.effects_barrier()
     # Once among the zeros of the first tile, once more on the way.
     assert len(cut) == 2
-    folded.clear_cache()
+    jax.clear_caches()
 
 
 @given(

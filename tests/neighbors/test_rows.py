@@ -135,7 +135,7 @@ def test_queries_get_the_scores_that_equal_rows_have_in_known_lists():
     assert found.ids.tolist() == queries.ids.tolist()
     # Query 1 stands in neither list of the second row: it stays what it is, nothing.
     expected = [[0.7, 0.5, 0.4], [0.8, -np.inf, -np.inf]]
-    np.testing.assert_array_equal(found.scores, np.float32(expected))
+    np.testing.assert_array_equal(found.scores, np.array(expected, np.float32))
 
 
 def test_memory_of_the_wide_form_is_bounded():

@@ -1,5 +1,7 @@
-"""Exact search: ties, tiles, meshes, memory."""
+"""Exact search through the public door: ties at every size, padding, dtypes, errors."""
 
+import logging
+import re
 import warnings
 
 import jax
@@ -8,37 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dex_jax.neighbors import Neighbors, nearest_neighbors
-from dex_jax.neighbors._lists import no_neighbors, top
-from dex_jax.neighbors._mesh import merge
+from dex_jax.neighbors import Neighbors, form, nearest_neighbors
+from dex_jax.neighbors._pool import pool_lists
 from dex_jax.neighbors._search import limit_k, search, self_search
-from dex_jax.neighbors._tiles import (
-    joint_search_tiles,
-    search_tiles,
-    self_search_tiles,
-    square,
-)
-from tests.rerank.cases import signs, temporary_bytes
+from tests.neighbors.cases import best, check_lists, ranked, same, split, twins
+from tests.rerank.cases import signs
+
+# Products are exact, or what is asked allows for rounding. Searches of more than one
+# tile, compiled as users do: test_search_sizes.py.
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 N = 136
-tiles = jax.jit(search_tiles, static_argnames=("k", "precision", "tile", "minimum"))
-self_tiles = jax.jit(self_search_tiles, static_argnames=("k", "block", "minimum"))
-joint_tiles = jax.jit(joint_search_tiles, static_argnames=("k", "tile"))
-
-
-def _ranked(queries, database, k, *, exclude_self=False):
-    scores = queries @ database.T
-    if exclude_self:
-        np.fill_diagonal(scores, -np.inf)
-    ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return ids, np.take_along_axis(scores, ids, axis=1)
-
-
-def _same(found: Neighbors, expected):
-    np.testing.assert_array_equal(found.ids, expected[0])
-    np.testing.assert_array_equal(found.scores, expected[1])
+FORMS = ("cpu", "wide")
+both_forms = pytest.mark.parametrize("name", FORMS)
 
 
 @pytest.mark.quick
@@ -57,79 +42,55 @@ def test_ties_go_to_the_lower_index_even_at_zero():
     assert found.ids.tolist() == [[0, 1, 2]]
 
 
+@both_forms
+@pytest.mark.parametrize("distinct", [1, 3, 60, N])
+def test_equal_rows_of_one_tile(distinct, name):
+    rows, queries = twins(0, N, distinct), twins(9, 20, 10)
+    queries[:9] = rows[:9]
+    with form(name):
+        # Of some rows there are more than k, of others fewer.
+        for k in (3, 20):
+            check_lists(nearest_neighbors(queries, rows, k=k), queries, rows)
+        check_lists(nearest_neighbors(rows, rows, k=20), rows, rows)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_equal_rows_in_small_tiles():
+    queries = twins(9, 128, 10)
+
+    @given(seed=st.integers(0, 2**31), distinct=st.integers(1, N))
+    @settings(max_examples=25, deadline=None)
+    def check(seed, distinct):
+        rows = twins(seed, N, distinct)
+        queries[:60] = rows[:60]
+        check_lists(nearest_neighbors(queries, rows, k=12), queries, rows)
+        check_lists(nearest_neighbors(rows, rows, k=12), rows, rows)
+
+    check()
+
+
+def test_rows_that_are_equal_but_for_rounding_stand_in_one_of_their_orders():
+    # Cosines with a row of ones are sums of the same numbers in another order.
+    rng = np.random.default_rng(0)
+    row = rng.normal(size=24).astype(np.float32)
+    rows = np.stack([rng.permutation(row) for _ in range(40)])
+    rows = rows[rng.integers(0, 40, N)]
+    queries = np.concatenate([np.ones((1, 24), np.float32), rows[:7]])
+    for name in FORMS:
+        with form(name):
+            check_lists(nearest_neighbors(queries, rows, k=30), queries, rows)
+
+
 @pytest.mark.quick
-@pytest.mark.parametrize("tile", [(50, 37), (136, 136), (7, 136), (136, 20)])
-def test_tiles_of_any_size_give_the_same_lists(tile):
-    rows = signs(N)  # 16 different rows, so most of what is found are ties
-    found, lowest = tiles(rows, rows, k=30, tile=tile, minimum=True)
-    _same(found, _ranked(rows, rows, 30))
-    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
-
-
-@pytest.mark.parametrize("block", [17, 50, 136])
-@pytest.mark.parametrize("k", [1, 30, 136])
-def test_a_set_in_itself_equals_a_search(block, k):
-    rows = signs(N)
-    found, lowest = self_tiles(rows, k=k, block=block, minimum=True)
-    _same(found, _ranked(rows, rows, k))
-    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
-
-
-JOINT_TILES = [None, (50, 37), (7, 136), (1, 64)]
-
-
-@pytest.mark.parametrize("k", [1, 45, 136])
-@pytest.mark.parametrize("tile", JOINT_TILES)
-def test_two_sets_in_each_other_equal_two_searches(tile, k):
-    queries, rows = signs(45, seed=1), signs(N)
-    there, back = joint_tiles(
-        queries, rows, no_neighbors(N, 0), k=k, offset=1000, tile=tile
-    )
-    ids, scores = _ranked(queries, rows, k)
-    _same(there[0], (ids + 1045, scores))
-    _same(back[0], _ranked(rows, queries, min(k, 45)))
-    products = queries @ rows.T
-    np.testing.assert_array_equal(there[1], products.min(axis=1))
-    np.testing.assert_array_equal(back[1], products.min(axis=0))
-
-
-@pytest.mark.parametrize("values", [2, 9, 10**3])
-@pytest.mark.parametrize("known", [5, 12])
-@pytest.mark.parametrize("tile", JOINT_TILES)
-def test_known_lists_take_in_what_is_better(tile, known, values):
-    # Whole numbers, at first with many ties: those of lower index, the queries, enter.
-    rng = np.random.default_rng(values)
-    pool = rng.integers(-values, values, size=(45 + N, 4)).astype(np.float32)
-    queries, rows = pool[:45], pool[45:]
-    own = tiles(rows, rows, k=known)[0]
-    found = joint_tiles(queries, rows, own, k=12, tile=tile)[1][0]
-    if known < 12:
-        # Of the rows themselves only these may be found.
-        products = np.full((N, 45 + N), -np.inf, np.float32)
-        products[:, :45] = rows @ queries.T
-        np.put_along_axis(products, np.asarray(own.ids) + 45, own.scores, axis=1)
-        ids = np.argsort(-products, axis=1, kind="stable")[:, :12]
-        _same(found, (ids, np.take_along_axis(products, ids, axis=1)))
-    else:
-        _same(found, _ranked(rows, pool, 12))
-
-
-@pytest.mark.parametrize("values", [3, 100, 10**6])
-def test_tiles_of_which_little_is_merged(values):
-    # Whole numbers: exact products, with many ties, with some and with hardly any.
-    rng = np.random.default_rng(values)
-    rows = rng.integers(-values, values, size=(1100, 4)).astype(np.float32)
-    rows = rows[:, :1] if values > 1000 else rows
-    scores = rows @ rows.T
-    found, lowest = self_tiles(rows, k=9, block=256, minimum=True)
-    _same(found, _ranked(rows, rows, 9))
-    np.testing.assert_array_equal(lowest, scores.min(axis=1))
-    _same(tiles(rows[:300], rows, k=9, tile=(64, 256))[0], _ranked(rows[:300], rows, 9))
-
-
-def test_a_negative_zero_is_no_worse_than_zero():
-    scores = jnp.array([[-0.0, 0.0, -1.0, -0.0, 0.0]])
-    assert top(scores, 4).ids.tolist() == [[0, 1, 3, 4]]
+@both_forms
+def test_a_zero_of_either_sign_is_one_number(name):
+    rows = np.array([[1, -0.0], [1, 0], [-0.0, 1], [0, 1], [1, 0]], np.float32)
+    with form(name):
+        for queries in (rows, rows.copy()):
+            found = nearest_neighbors(queries, rows, k=5)
+            assert found.ids[:2].tolist() == [[0, 1, 4, 2, 3]] * 2
+            assert found.ids[2:4].tolist() == [[2, 3, 0, 1, 4]] * 2
+            assert not np.signbit(found.scores).any()
 
 
 def test_gradient_of_scores_found_with_one_of_zero():
@@ -149,42 +110,36 @@ def test_exclude_self_leaves_duplicates_in():
 
 
 @pytest.mark.parametrize("k", [1, 30, 135])
-def test_a_set_in_itself_through_the_public_door(k):
+def test_a_set_in_itself(k):
     rows = signs(N)
     found = nearest_neighbors(rows, rows, k=k, exclude_self=True)
-    _same(found, _ranked(rows, rows, k, exclude_self=True))
+    same(found, ranked(rows, rows, k, exclude_self=True))
     found = nearest_neighbors(rows, rows.copy(), k=k, exclude_self=True)
-    _same(found, _ranked(rows, rows, k, exclude_self=True))
-    _same(nearest_neighbors(rows, rows, k=k), _ranked(rows, rows, k))
-
-
-def test_more_cosines_than_one_tile_through_the_public_door():
-    # Blocks divide neither side, and there are 16 different rows: mostly ties.
-    queries, database = signs(4201, seed=1), signs(2101)
-    found = nearest_neighbors(queries, database, k=40)
-    _same(found, _ranked(queries, database, 40))
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 33, 136])
-def test_a_block_with_itself_in_strips(rows):
-    block = np.random.default_rng(rows).integers(-9, 9, size=(rows, 5))
-    block = jnp.asarray(block, jnp.float32)
-    np.testing.assert_array_equal(square(block, "highest"), block @ block.T)
+    same(found, ranked(rows, rows, k, exclude_self=True))
+    same(nearest_neighbors(rows, rows, k=k), ranked(rows, rows, k))
 
 
 @pytest.mark.quick
 def test_one_row_finds_itself():
-    found, lowest = self_search(jnp.array([[1.0, 0.0]]), k=1)
+    found = self_search(jnp.array([[1.0, 0.0]]), k=1)
     assert found.ids.tolist() == [[0]]
-    assert lowest.tolist() == [1]
+    assert found.scores.tolist() == [[1]]
+    assert found.minimum.tolist() == [1]
 
 
-def test_invalid_rows_come_last():
-    rows = jnp.asarray(signs(8))
-    valid = jnp.arange(8) >= 3
-    found = search(rows, rows, k=6, valid=valid)
-    assert np.all(np.asarray(found.ids[:, :5]) >= 3)
-    assert np.all(np.asarray(found.scores[:, 5]) == -np.inf)
+@both_forms
+def test_invalid_rows_come_last(name):
+    rows = signs(N)
+    valid = np.random.default_rng(0).random(N) < 0.1
+    with form(name):
+        found = search(
+            jnp.asarray(rows), jnp.asarray(rows), k=40, valid=jnp.asarray(valid)
+        )
+    ids, most = best(np.where(valid, rows @ rows.T, -np.inf), 40)
+    np.testing.assert_array_equal(found.scores, most)
+    there = most > -np.inf
+    np.testing.assert_array_equal(np.asarray(found.ids)[there], ids[there])
+    assert np.isneginf(most[:, valid.sum() :]).all()
 
 
 def test_k_beyond_the_database_warns_once_and_gives_all():
@@ -200,57 +155,72 @@ def test_k_beyond_the_database_warns_once_and_gives_all():
         assert limit_k(7, 7, "k") == 7
 
 
-@pytest.mark.quick
-def test_merges_lists_with_ties_to_the_lower_id():
-    a = Neighbors(jnp.array([[4, 1]]), jnp.array([[0.9, 0.5]]))
-    b = Neighbors(jnp.array([[7, 0]]), jnp.array([[0.9, 0.5]]))
-    merged = merge(a, b, k=3)
-    assert merged.ids.tolist() == [[4, 7, 0]]
-    np.testing.assert_allclose(merged.scores, [[0.9, 0.9, 0.5]])
-
-
-def test_same_inside_the_callers_jit_and_vmap():
-    rows = jnp.asarray(signs(N))
-    plain = nearest_neighbors(rows[:5], rows, k=9)
+@both_forms
+def test_same_inside_the_callers_jit_and_vmap(name):
+    rows = twins(0, N, 50)
+    queries = rows[:5]
 
     @jax.jit
     def inside(factor):
-        return nearest_neighbors(factor * rows[:5], rows, k=9)
+        return nearest_neighbors(factor * queries, jnp.asarray(rows), k=9)
 
-    _same(inside(2.0), plain)
-    lifted = jax.vmap(inside)(jnp.array([1.0, 4.0]))
-    for i in range(2):
-        _same(jax.tree.map(lambda x, i=i: x[i], lifted), plain)
+    with form(name):
+        plain = nearest_neighbors(queries, rows, k=9)
+        lifted = jax.vmap(inside)(jnp.array([1.0, 4.0]))
+        for found in (inside(2.0), *(Neighbors(*x) for x in zip(*lifted, strict=True))):
+            check_lists(found, queries, rows)
+            np.testing.assert_array_equal(found.ids, plain.ids)
+            np.testing.assert_allclose(found.scores, plain.scores, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("axes", ["a", ("a", "b")])
-def test_rows_split_over_a_mesh(axes, kind):
-    mesh = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("a", "b"), (kind, kind))
+@pytest.mark.parametrize("count", [1, 2, 130])
+def test_any_number_of_queries_gets_the_same(count):
+    # Padded, and cut back to what was asked for.
     rows = signs(N)
-    split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec(axes)))
-    _same(nearest_neighbors(rows[:5], split, k=40), _ranked(rows[:5], rows, 40))
-    own = nearest_neighbors(split, split, k=40, exclude_self=True)
-    _same(own, _ranked(rows, rows, 40, exclude_self=True))
-    _same(nearest_neighbors(split, split, k=40), _ranked(rows, rows, 40))
+    queries = signs(count, seed=1)
+    found = nearest_neighbors(queries, rows, k=20)
+    same(found, ranked(queries, rows, 20))
+    assert isinstance(found.ids, jax.Array)
 
 
-def test_the_graph_of_split_rows_stays_split():
-    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
-    rows = signs(N)
-    split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("a")))
-    found, lowest = self_search(split, k=40)
-    _same(found, _ranked(rows, rows, 40))
-    np.testing.assert_array_equal(lowest, (rows @ rows.T).min(axis=1))
-    assert found.ids.sharding.is_equivalent_to(split.sharding, 2)
+def test_a_hundred_numbers_of_queries_compile_eight_programs(caplog):
+    rows = signs(32)
+    queries = signs(512, seed=1)
+    expected = ranked(queries, rows, 3)
+    # Of a size of its own: nothing compiled otherwise is reused.
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        for count in np.unique(np.linspace(1, 512, 100).astype(int)):
+            found = nearest_neighbors(queries[:count], rows, k=3)
+            same(found, (expected[0][:count], expected[1][:count]))
+    compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+    assert 1 <= compiled.count("_search") <= 8
+    assert compiled.count("unit_rows") <= 8 + 1
 
 
-def test_coarser_products_find_nearly_the_same():
-    rows = np.random.default_rng(0).normal(size=(N, 16)).astype(np.float32)
-    exact = nearest_neighbors(rows[:5], rows, k=9)
-    for precision in ("high", "default"):
-        found = nearest_neighbors(rows[:5], rows, k=9, precision=precision)
-        np.testing.assert_allclose(found.scores, exact.scores, atol=1e-2)
+@pytest.mark.usefixtures("small_tiles")
+@both_forms
+def test_64_bits_change_nothing(name):
+    # On a CPU in tiles of which none holds all.
+    rows, queries = signs(68), signs(8, seed=1)
+    pool = np.concatenate([queries[:7], rows])
+    kept = np.r_[:7, 8:76]  # the eighth query is padding
+    with form(name), jax.enable_x64(True):
+        plain = nearest_neighbors(queries.astype(np.float64), rows.tolist(), k=9)
+        over = split(rows, 2)
+        parts = nearest_neighbors(over, over, k=9)
+        own = self_search(jnp.asarray(rows), k=9)
+        padded = jnp.asarray(np.concatenate([queries[:7], queries[6:7]]))
+        lists = pool_lists(
+            padded, jnp.asarray(rows), own, width=9, queries=jnp.int32(7)
+        )
+    same(plain, ranked(queries, rows, 9))
+    same(parts, ranked(rows, rows, 9))
+    same(own, ranked(rows, rows, 9))
+    ids, scores = ranked(pool, pool, 9)
+    same((lists.ids[kept], lists.scores[kept]), (kept[ids], scores))
+    for found in (plain, parts, own, lists):
+        assert {str(x.dtype) for x in found[1:]} == {"float32"}
+        assert found.ids.dtype == jnp.int32
 
 
 @given(seed=st.integers(0, 2**31))
@@ -264,35 +234,12 @@ def test_order_of_the_database_does_not_matter(seed):
     np.testing.assert_array_equal(order[moved.ids], plain.ids)
 
 
-def test_top_k_stays_a_selection():
-    # A slice of the result must not turn the selection into a full sort.
-    sliced = jax.jit(lambda x: top(x, 9).ids[:, 1:])
-    text = str(sliced.lower(jnp.zeros((8, N))).compile().as_text())
-    assert "TopK" in text
-    assert " sort(" not in text
-
-
-def test_memory_of_a_million_rows_is_bounded():
-    # Compiled, not run: 256 queries in a million rows, and the graph of all of them.
-    rows = jax.ShapeDtypeStruct((1_000_000, 8), jnp.float32)
-    some = jax.ShapeDtypeStruct((256, 8), jnp.float32)
-    assert temporary_bytes(tiles.lower(some, rows, k=100)) < 2**28
-    lists = 8 * 61 * 1_000_000
-    taken = temporary_bytes(self_tiles.lower(rows, k=61, minimum=True))
-    assert taken < 2**28 + 3 * lists  # what has been picked waits in twice a list
-    many = jax.ShapeDtypeStruct((10_000, 8), jnp.float32)
-    known = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((1_000_000, 61), x.dtype), no_neighbors(1, 61)
-    )
-    assert temporary_bytes(joint_tiles.lower(many, rows, known, k=61)) < 2**28
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"k": 0}, "k: expected at least 1, got 0"),
         ({"k": 2.5}, "k: expected a whole number, got 2.5"),
-        ({"precision": "bf16"}, "precision: expected one of 'highest'"),
+        ({"precision": "bf16"}, "precision: expected one of 'highest', 'tf32x3'"),
         ({"queries": np.ones((2, 3))}, "queries has dimension 3 and database has 4"),
         ({"queries": np.zeros((1, 4))}, "queries: 1 row.* all zero.* first row 0"),
         ({"queries": np.ones(4)}, "queries: expected rows"),

@@ -72,7 +72,7 @@ def test_rows_that_do_not_count_stand_in_no_list(share):
         np.testing.assert_array_equal(found.scores, most)
         there = most > -np.inf
         np.testing.assert_array_equal(np.asarray(found.ids)[there], ids[there])
-        # They are looked at for the minimum: where they are left out, they equal others.
+        # For the minimum they count: rows are left out because they equal others.
         np.testing.assert_array_equal(found.minimum, scores.min(axis=1))
 
 
@@ -144,7 +144,7 @@ def test_tiles_of_which_little_is_merged():
     for values in (3, 100, 10**6):
         rows = whole(values, 1100, values)
         if values > 1000:  # one number a row, so that products stay exact
-            rows = rows * np.float32([1, 0, 0, 0])
+            rows = rows * np.array([1, 0, 0, 0], np.float32)
         found = self_tiles(rows, *_all(1100), k=9, block=256, minimum=True)
         same(found, ranked(rows, rows, 9))
         np.testing.assert_array_equal(found.minimum, (rows @ rows.T).min(axis=1))

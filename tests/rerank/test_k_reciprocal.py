@@ -224,6 +224,34 @@ def test_blocks_change_nothing(monkeypatch, form):
     np.testing.assert_array_equal(found.ids, best(scores, 20).ids)
 
 
+@pytest.mark.parametrize("chain", ["k2=6", "k2=4,k2_max=6", "k2=1"])
+def test_tables_of_the_points_of_supports_alone_change_nothing(monkeypatch, chain):
+    rows = unit_signs(7)
+    pipeline = parse(f"k_reciprocal(k1=12,{chain})")
+    query, gallery = _split(rows)
+    one = Embeddings(query[:1], gallery)  # of one query, so that most points fall out
+    expected, best_few = pipeline(one), pipeline(one, top=9)
+    points = []
+
+    def watched(*args, **options):
+        points.append(options["points"])
+        return compared(*args, **options)
+
+    compared = kernel.compared
+    monkeypatch.setattr(kernel, "compared", watched)
+    monkeypatch.setattr(kernel, "_LEAST_POINTS", 0)
+    monkeypatch.setattr(kernel, "_WORTH", 1)
+    monkeypatch.setattr(_jaccard, "_PAIRS", 5)
+    monkeypatch.setattr(_jaccard, "_LEAST_TILE", 11)
+    monkeypatch.setattr(_jaccard, "_CPU_BYTES", 1)
+    _capacity.forget()
+    np.testing.assert_allclose(pipeline(one), expected, atol=1e-6)
+    assert points[-1] < 1 + G
+    found = pipeline(one, top=9)
+    np.testing.assert_array_equal(found.ids, best_few.ids)
+    _capacity.forget()
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_ranking_is_the_top_of_the_scores(known):
     query, gallery = map(jnp.asarray, _split(unit_signs(5)))
@@ -340,7 +368,8 @@ def test_tables_are_not_copied_for_each_block():
             return carry + shared
 
         first = jnp.zeros((queries, tile))
-        return _jaccard.over_gallery(support, encoding, lists, None, take, first)
+        found = _jaccard.compared(encoding, support, points=size)
+        return _jaccard.over_gallery(found, lists, None, take, first, points=size)
 
     lists = jax.ShapeDtypeStruct((size, 3), jnp.int32)
     assert not _copied(jax.jit(compare).lower(ids, weights, lists), size, tile)

@@ -1,4 +1,4 @@
-"""What is freed stays with the process, and only where there is room for it."""
+"""Freed memory stays with the process, and only where the machine has enough of it."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ import pytest
 from dex_jax.runs import _memory
 
 # The system's page faults while something is done, the median of many times: a block
-# finds no room where a thread has let go of the one before too late, or where something
+# does not fit where a thread has freed the one before too late, or where something
 # settled in its place, and is then taken anew beside it; but not for ever.
 MEDIAN = """
 import resource, statistics, sys
@@ -85,7 +85,7 @@ class Library:
 
 @pytest.fixture
 def library(monkeypatch):
-    """On Linux, with no wish of the user's, and room for everything."""
+    """On Linux, with no setting of the user's, and enough memory for everything."""
     for name in _memory._SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)

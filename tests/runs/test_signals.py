@@ -1,4 +1,4 @@
-"""The first Ctrl-C or SIGTERM is a wish, and what was there before comes back."""
+"""The first Ctrl-C or SIGTERM is a request, and earlier handlers come back after it."""
 
 import os
 import signal

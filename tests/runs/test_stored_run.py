@@ -19,7 +19,7 @@ import pytest
 from dex_jax import runs
 from tests.compilation import QUICK_PROGRAMS
 
-# What is compared leaves room for rounding.
+# Comparisons have tolerances for rounding.
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 ROOT = Path(__file__).parents[2]
