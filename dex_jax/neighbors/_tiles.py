@@ -227,10 +227,8 @@ def joint_search_tiles(
     # Entries of the queries' lists, of the queries found for a row of the database, and
     # of that row's list over both.
     there, back, width = min(k, N), min(k, M), min(k, M + L)
-    if tile is None and (WIDE_COSINES if is_wide() else _ONE_TILE) >= M * N:
-        scores = cosines(queries, database)
-        found = _selected(scores, legal[1], there)
-        theirs = _selected(scores.T, legal[0], back)
+    if is_wide() or (tile is None and M * N <= _ONE_TILE):
+        found, theirs = _joint_rows(queries, database, legal, there, back)
         both = admit(theirs.first(back), known)
         return Joint(
             found._replace(ids=found.ids + first),
@@ -270,8 +268,29 @@ def joint_search_tiles(
     return Joint(_collected(state.waiting, inner.blocks, there), state.found)
 
 
-def _selected(scores: jax.Array, legal: jax.Array, k: int) -> NeighborLists:
-    return NeighborLists(*select(scores, legal, k), scores.min(axis=1))
+def _joint_rows(
+    queries: jax.Array,
+    database: jax.Array,
+    legal: tuple[jax.Array, jax.Array],
+    there: int,
+    back: int,
+) -> tuple[NeighborLists, NeighborLists]:
+    """Lists of the queries and of the database from whole rows of cosines.
+
+    One product where it is small. On an accelerator a second one costs less than the
+    lists that grow tile by tile, whose loops depend on data.
+    """
+
+    def selected(scores: jax.Array, legal: jax.Array, k: int) -> NeighborLists:
+        return NeighborLists(*select(scores, legal, k), scores.min(axis=1))
+
+    if queries.shape[0] * database.shape[0] > _ONE_TILE:
+        return (
+            search_rows(queries, database, legal[1], k=there, minimum=True),
+            search_rows(database, queries, legal[0], k=back, minimum=True),
+        )
+    scores = cosines(queries, database)
+    return selected(scores, legal[1], there), selected(scores.T, legal[0], back)
 
 
 def _walk(

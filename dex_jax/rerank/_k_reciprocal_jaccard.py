@@ -218,7 +218,9 @@ def _fill(
     """
     tile, K = near.shape
 
-    def write(table: jax.Array, rows: jax.Array, column: jax.Array, values: jax.Array):
+    def write(
+        table: jax.Array, rows: jax.Array, column: jax.Array, values: jax.Array
+    ) -> jax.Array:
         entry = table.at[rows, column]
         if clear is None:
             return entry.add(values, mode="drop")
