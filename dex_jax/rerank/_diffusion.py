@@ -216,8 +216,8 @@ class Solve:
     Attributes:
         solver: one of `SOLVERS`.
         initial: one of `INITIALS`.
-        iterations: power steps where their number is known when tracing; else None. A
-            loop of known length can be differentiated in reverse mode.
+        iterations: power steps where their number is known when tracing, which
+            makes a loop of known length; else None.
     """
 
     solver: str

@@ -12,6 +12,7 @@ from dex_jax.neighbors import _bits
 # Whole numbers throughout.
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
+pack = jax.jit(_bits.pack, static_argnames=("axis",))
 threshold = jax.jit(_bits.threshold, static_argnames=("axis",))
 BITS = np.array([0, 1, 2, 3, 5, 2**31, 2**31 + 1, 2**32 - 1], np.uint32)
 
@@ -24,7 +25,7 @@ def test_flags_are_packed_lowest_first(size, axis):
     padded = np.pad(flags, ((0, -size % 32), (0, 0)))
     words = np.packbits(padded, axis=0, bitorder="little")
     words = np.ascontiguousarray(words.T).view("<u4").T
-    found = _bits.pack(jnp.asarray(flags.T if axis else flags), axis)
+    found = pack(jnp.asarray(flags.T if axis else flags), axis)
     assert found.dtype == jnp.uint32
     np.testing.assert_array_equal(found.T if axis else found, words)
     assert _bits.most_set(found, axis) == flags.sum(axis=0).max()

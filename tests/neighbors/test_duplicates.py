@@ -18,6 +18,7 @@ from tests.neighbors.cases import twins, whole
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 fingerprints = jax.jit(_duplicates.fingerprints)
+find_duplicates = jax.jit(_duplicates.find_duplicates)
 spread = jax.jit(_duplicates.spread, static_argnames=("k",))
 
 
@@ -149,6 +150,17 @@ def test_rows_that_are_not_valid_equal_nothing():
     _check(rows, np.zeros(60, bool))
     _check(rows, np.arange(60) == 30)
     assert not _found(jnp.asarray(rows), jnp.arange(60) < 1).some
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("word", range(4))
+def test_one_other_word_makes_another_row(word):
+    prints = np.full((4, 5), 7, np.uint32)
+    prints[word, 2] = 8
+    prints[word, 3:] = 9
+    found = find_duplicates(tuple(jnp.asarray(prints)))
+    assert found.first.tolist() == [0, 0, 2, 3, 3]
+    assert found.next.tolist() == [1, -1, -1, 4, -1]
 
 
 @given(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dex_jax.neighbors import Neighbors, _tiles, form, nearest_neighbors
+from dex_jax.neighbors import Neighbors, form, nearest_neighbors
 from dex_jax.neighbors._duplicates import fingerprints
 from dex_jax.neighbors._mesh import (
     RowShards,
@@ -18,7 +18,7 @@ from dex_jax.neighbors._mesh import (
     row_shards,
 )
 from dex_jax.neighbors._search import search, self_search
-from tests.neighbors.cases import best, check_lists, ranked, same, split, twins
+from tests.neighbors.cases import best, check_lists, ranked, same, split, twins, whole
 from tests.rerank.cases import signs
 
 # Products are exact, or rows are equal bit by bit: programs may round as they like.
@@ -115,9 +115,9 @@ def test_rows_split_over_a_mesh(axes, kind):
     same(nearest_neighbors(rows[:5], over, k=40), ranked(rows[:5], rows, 40))
     own = nearest_neighbors(over, over, k=40, exclude_self=True)
     same(own, ranked(rows, rows, 40, exclude_self=True))
-    same(nearest_neighbors(over, over, k=40), ranked(rows, rows, 40))
 
 
+@pytest.mark.usefixtures("rough_products")
 @pytest.mark.parametrize(
     ("devices", "kind", "name"),
     [
@@ -139,16 +139,12 @@ def test_equal_rows_on_different_devices(devices, kind, name):
             check_lists(nearest_neighbors(over, over, k=20), rows, rows)
 
 
-@pytest.mark.parametrize("name", ["cpu", "wide"])
-def test_equal_rows_in_different_tiles_of_different_devices(monkeypatch, name):
-    monkeypatch.setattr(_tiles, "_ONE_TILE", 0)
-    monkeypatch.setattr(_tiles, "_TILE", (40, 37))
-    # Of a size of their own: nothing compiled otherwise is reused.
+@pytest.mark.usefixtures("rough_products", "small_tiles")
+def test_equal_rows_in_different_tiles_of_different_devices():
     rows = twins(5, 226, 70)
     over = split(rows, 2)
-    with form(name):
-        check_lists(nearest_neighbors(rows[:50], over, k=20), rows[:50], rows)
-        check_lists(nearest_neighbors(over, over, k=20), rows, rows)
+    check_lists(nearest_neighbors(rows[:50], over, k=20), rows[:50], rows)
+    check_lists(nearest_neighbors(over, over, k=20), rows, rows)
 
 
 def test_rows_on_devices_that_do_not_count():
@@ -163,11 +159,17 @@ def test_rows_on_devices_that_do_not_count():
     np.testing.assert_array_equal(np.asarray(found.ids)[there], ids[there])
 
 
-def test_the_lists_of_split_rows_stay_split():
-    rows = signs(N)
+@pytest.mark.parametrize(
+    ("rows", "k"), [(signs(N), 40), (whole(0, N, 2, width=6), 7)], ids=["16", "many"]
+)
+def test_the_lists_of_split_rows_stay_split(rows, k):
+    # Of many different rows more tie with the last of a list than it holds.
     over = split(rows, 8)
-    found = self_search(over, k=40)
-    same(found, ranked(rows, rows, 40))
+    found = self_search(over, k=k)
+    same(found, ranked(rows, rows, k))
     np.testing.assert_array_equal(found.minimum, (rows @ rows.T).min(axis=1))
     assert found.ids.sharding.is_equivalent_to(over.sharding, 2)
     assert found.minimum.sharding.is_equivalent_to(over.sharding, 1)
+    # A search of all parts at once, too.
+    found = search(jnp.asarray(rows[:9]), over, k=k)
+    same(found, ranked(rows[:9], rows, k))

@@ -103,6 +103,7 @@ def test_a_pool_in_small_tiles(width, known, padding, parts):
     _check_exact(width, known, parts, padding)
 
 
+@pytest.mark.usefixtures("rough_products")
 @pytest.mark.parametrize("name", ["cpu", "wide"])
 @pytest.mark.parametrize(
     ("known", "parts", "padding"), [(0, 0, 3), (20, 0, 0), (20, 0, 3), (20, 8, 3)]
@@ -115,7 +116,7 @@ def test_equal_rows_of_both_sides(known, parts, padding, name):
             _check(found, rows, 29, padding)
 
 
-@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.usefixtures("rough_products", "small_tiles")
 @pytest.mark.parametrize(("known", "parts"), [(20, 0), (20, 2)])
 def test_equal_rows_of_both_sides_in_small_tiles(known, parts):
     for distinct in (1, 4, 60):
