@@ -119,7 +119,8 @@ def first_rows(tree: Tree, count: int) -> Tree:
         if array.shape[0] == count:
             return array
         if is_concrete(array) and _on_host(array):
-            return jnp.asarray(np.asarray(array)[:count])
+            # By numpy, which compiles nothing for another number of rows.
+            return jax.device_put(np.asarray(array)[:count], array.sharding)
         if is_concrete(array) and isinstance(array.sharding, NamedSharding):
             return _first_split_rows(array, count)
         return array[:count]
@@ -352,11 +353,35 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
 
 @jax.jit
 def unit_rows(rows: jax.Array) -> jax.Array:
-    """Scales rows `[N, D]` to unit length without overflow at large or tiny values."""
+    """Scales rows `[N, D]` to unit length without overflow at large or tiny values.
+
+    The sum of a row may be rounded in another way at another place of the array; see
+    `dex_jax.neighbors._units` for equal rows that have to stay equal.
+    """
+    return row_lengths(rows).scaled(rows)
+
+
+class RowLengths(NamedTuple):
+    """Lengths of rows in two factors, neither of which overflows.
+
+    Attributes:
+        size: `[N, 1]` float32.
+        root: `[N, 1]` float32.
+    """
+
+    size: jax.Array
+    root: jax.Array
+
+    def scaled(self, rows: jax.Array) -> jax.Array:
+        """The rows `[N, D]` over their lengths."""
+        return rows / self.size / self.root
+
+
+def row_lengths(rows: jax.Array) -> RowLengths:
+    """The lengths of rows `[N, D]`; 1 for rows of zeros."""
     square = jnp.sum(rows * rows, axis=1, keepdims=True)  # [N, 1]
     # Rows whose squares neither overflow nor underflow need no scaling first. The extra
-    # passes are skipped if no row needs them; either way a row's result is the same, as
-    # it depends on that row alone.
+    # passes are skipped if no row needs them; either way a row's result is the same.
     common = (square > _TINY) & (square < jnp.inf)
     square = jnp.where(common, square, 1)
 
@@ -373,7 +398,7 @@ def unit_rows(rows: jax.Array) -> jax.Array:
         return size, jnp.where(common, square, jnp.where(small == 0, 1, small))
 
     size, square = lax.cond(jnp.all(common), plain, careful, rows)
-    return rows / size / jnp.sqrt(square)
+    return RowLengths(size, jnp.sqrt(square))
 
 
 def missing_extra(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:

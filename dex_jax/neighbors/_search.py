@@ -29,6 +29,7 @@ from dex_jax.neighbors._mesh import row_shards, search_shards, self_search_shard
 from dex_jax.neighbors._products import PRECISIONS
 from dex_jax.neighbors._rows import search_rows
 from dex_jax.neighbors._tiles import search_tiles, self_search_tiles
+from dex_jax.neighbors._units import unit_set
 
 
 def nearest_neighbors(
@@ -93,15 +94,16 @@ def nearest_neighbors(
                 f"shape {queries.shape} for {database.shape}"
             )
         k = limit_k(k, database.shape[0] - int(exclude_self), "k")
-        rows = unit_rows(database)
+        rows = unit_set(database)
         # Each row is in its own list, so one entry more is needed to leave it out.
         found = self_lists(rows, k=k + int(exclude_self), precision=precision)
         return _without_self(found) if exclude_self else found
     queries, count = check_queries(queries, "queries")
     check_same_width(queries, database, "queries", "database")
     k = limit_k(k, database.shape[0], "k")
-    found = search(unit_rows(queries), unit_rows(database), k=k, precision=precision)
-    return first_rows(found, count)
+    # Each side is scaled apart: of a query no equal row is asked for.
+    rows = unit_rows(queries), unit_set(database)
+    return first_rows(search(*rows, k=k, precision=precision), count)
 
 
 def _same(a: jax.Array, b: jax.Array) -> bool:

@@ -16,10 +16,10 @@ from dex_jax._checks import (
     check_masked_count,
     check_number,
     check_rows,
-    unit_rows,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._search import limit_count, self_lists
+from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 
 INCLUDE_SELF = ("plus", "top_k")
@@ -65,7 +65,7 @@ def database_augmentation(
         Array([0.707, 0.707], dtype=float32)
     """
     count = check_options(k=k, alpha=alpha, include_self=include_self, k_max=k_max)
-    rows = unit_rows(check_rows(gallery, "gallery"))
+    rows = unit_set(check_rows(gallery, "gallery"))
     read = entries(count, rows.shape[0], include_self=include_self)
     graph = self_lists(rows, k=read.width)
     return augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
@@ -112,7 +112,7 @@ def augment(
     weights = first_few(weights, read)
     # In gallery order: sums of the same rows in the same order have the same bits.
     ids, weights = lax.sort((ids, weights), num_keys=1)
-    return unit_rows(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
+    return unit_set(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
 
 
 def _with_self(

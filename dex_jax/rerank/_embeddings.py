@@ -15,11 +15,11 @@ from dex_jax._checks import (
     check_rows,
     check_same_width,
     is_concrete,
-    unit_rows,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._lists import top
 from dex_jax.neighbors._search import limit_k
+from dex_jax.neighbors._units import unit_pair
 
 
 class Embeddings(NamedTuple):
@@ -99,10 +99,12 @@ class Pair(NamedTuple):
 
 def read_pair(query: ArrayLike, gallery: ArrayLike) -> Pair:
     """Reads queries and gallery at the public border and scales rows to unit length."""
-    gallery = check_rows(gallery, "gallery")
-    query, count = check_queries(query, "query")
-    check_same_width(query, gallery, "query", "gallery")
-    return Pair(unit_rows(query), unit_rows(gallery), count)
+    images = check_rows(gallery, "gallery")
+    queries, count = check_queries(query, "query")
+    check_same_width(queries, images, "query", "gallery")
+    number = jnp.asarray(count, jnp.int32)
+    queries, images = unit_pair(queries, images, number)
+    return Pair(queries, images, count)
 
 
 def read_scores(x: ArrayLike, name: str) -> jax.Array:

@@ -24,6 +24,7 @@ from dex_jax.neighbors._form import by_form, is_wide
 from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._rows import WIDE_COSINES
+from dex_jax.neighbors._units import given
 from dex_jax.rerank._embeddings import Pair, read_pair, read_scores
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
@@ -76,17 +77,17 @@ def _cosine_tiles(
     """Tiles of cosines: some queries, all images each."""
     equal = find_duplicates(fingerprints(gallery))
 
-    def given(scores: jax.Array) -> jax.Array:
-        return jnp.take(scores, equal.first, axis=1)
+    def alike(scores: jax.Array) -> jax.Array:
+        return given(jnp.take(scores, equal.first, axis=1), scores)
 
     blocks = divide(query.shape[0], max(8, _cosines_held() // gallery.shape[0]))
 
     def block(i: jax.Array, carry: Carry) -> Carry:
         scores = cosines(blocks.take(query, i), gallery)
         if is_wide():
-            scores = given(scores)
+            scores = alike(scores)
         else:
-            scores = lax.cond(equal.some, given, lambda scores: scores, scores)
+            scores = lax.cond(equal.some, alike, lambda scores: scores, scores)
         return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
 
     return repeat(blocks.number, block, carry)

@@ -53,6 +53,8 @@ def parse(text: str) -> Pipeline:
         (dex(k=10), none)
     """
     try:
+        if not isinstance(text, str):
+            raise ValueError(f"expected text such as dex,dba, got {text!r}")
         if len(text) > _LONGEST:
             raise ValueError(f"expected at most {_LONGEST} characters, got {len(text)}")
         if text.strip() == "none":

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dex_jax.neighbors import form
 from dex_jax.rerank import (
     cosine_similarity,
     fuse,
@@ -110,3 +111,25 @@ ROWS = np.ones((2, 3))
 def test_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["cpu", "wide"])
+def test_equal_images_have_equal_cosines_and_gradients_of_their_own(name):
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(5, 7)), rng.normal(size=(77, 7))
+    gallery[40:] = gallery[:37]
+    query, gallery = query.astype(np.float32), gallery.astype(np.float32)
+    weights = rng.normal(size=(5, 77)).astype(np.float32)
+
+    def loss(gallery):
+        return (weights * cosine_similarity(query, gallery)).sum()
+
+    with form(name):
+        scores = np.asarray(cosine_similarity(query, gallery))
+        slope = np.asarray(jax.grad(loss)(jnp.asarray(gallery)))
+    np.testing.assert_array_equal(scores[:, 40:], scores[:, :37])
+    unit = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
+    pull = weights.T @ (query / np.linalg.norm(query, axis=1, keepdims=True))
+    along = (pull * unit).sum(axis=1, keepdims=True) * unit
+    expected = (pull - along) / np.linalg.norm(gallery, axis=1, keepdims=True)
+    np.testing.assert_allclose(slope, expected, atol=1e-5)
