@@ -597,22 +597,28 @@ def _both(size: Size) -> tuple[Any, Any]:
 
 
 def _search(size: Size) -> list[Program]:
-    """Public functions, each traced as one program: checks of values fall away."""
-    from dex_jax.neighbors import nearest_neighbors
+    """The programs of `nearest_neighbors`: rows are scaled first, then searched."""
     from dex_jax.neighbors._pool import pool_lists
+    from dex_jax.neighbors._search import _search as search
+    from dex_jax.neighbors._search import search_itself
+    from dex_jax.neighbors._units import unit_set
 
-    search = jax.jit(functools.partial(nearest_neighbors, k=100))
-    # A set that is searched in itself has to be one and the same array.
-    itself = jax.jit(lambda rows: nearest_neighbors(rows, rows, k=61))
     pool = _rows(size.queries + size.gallery, size.width)
 
     def joined(query: jax.Array, gallery: jax.Array, known: Any) -> Any:
         return pool_lists(query, gallery, known, width=61)
 
     known = _neighbor_lists(size.gallery, 61)
+    options = {"k": 100, "precision": "highest"}
     return [
-        Program("search, k 100", search, _both(size)),
-        Program("pool in itself, k 61", itself, (pool,)),
+        Program("rows scaled", unit_set, (pool,)),
+        Program("search, k 100", search, (*_both(size), None), options),
+        Program(
+            "pool in itself, k 61",
+            search_itself,
+            (pool, None),
+            {"k": 61, "minimum": True},
+        ),
         Program(
             "pool from the gallery's lists", jax.jit(joined), (*_both(size), known)
         ),
