@@ -42,7 +42,8 @@ _SLACK = 16
 # Columns in a group, of which `_bound` looks at the best; the first size that fits.
 _GROUPS = (32, 16, 8, 4)
 # Two products of the same unit rows, in matrices of other shapes, differ by less than
-# this at any D up to 4,352, the descriptor of the 17 parts.
+# this at any D up to 4,352, the descriptor of the 17 parts. Products with a single row
+# may differ by more there; searches so small do not come here.
 _ROUNDING = 2e-6
 
 

@@ -7,7 +7,6 @@ small searches, whose best it selects by `top_k` too.
 import jax
 import jax.numpy as jnp
 
-from dex_jax.neighbors._bits import one_zero
 from dex_jax.neighbors._blocks import divide, map_blocks, take_rows
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._lists import NeighborLists, Neighbors, top
@@ -134,7 +133,6 @@ def _two_stage(
     legal = jnp.pad(legal, (0, pad))
     columns = jnp.arange(N, dtype=jnp.int32) if source is None else source
     columns = jnp.pad(columns, (0, pad))
-    scores = one_zero(scores)
     if source is not None:
         spread = jnp.take(scores, columns, axis=1, mode="clip")
     else:
