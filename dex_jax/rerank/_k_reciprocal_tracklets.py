@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, first_rows, is_concrete, unit_rows
+from dex_jax._checks import check_ids, first_rows, is_concrete
 from dex_jax.neighbors._blocks import divide, repeat
+from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Pair, read_pair
 from dex_jax.rerank._k_reciprocal import Options, Result, read_options, with_sizes
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
@@ -122,4 +123,4 @@ def _means(gallery: jax.Array, tracklets: Tracklets) -> jax.Array:
             "their number sets a shape"
         )
     T = int(np.count_nonzero(np.asarray(tracklets.counts)))
-    return unit_rows(tracklet_means_of(gallery, tracklets)[:T])
+    return unit_set(tracklet_means_of(gallery, tracklets)[:T])

@@ -24,6 +24,7 @@ from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._blocks import Blocks, repeat, take_rows
 from dex_jax.neighbors._form import by_form
 from dex_jax.neighbors._search import limit_count, search
+from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import read_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
 
@@ -266,7 +267,7 @@ def tracklet_neighbors(
     tracklets, and a running sum of their sizes says which image stands at a place.
     The first `cut` images, all if None, are right as if `k` were `cut`.
     """
-    means = unit_rows(tracklet_means_of(gallery, tracklets))  # [T, D]
+    means = unit_set(tracklet_means_of(gallery, tracklets))  # [T, D]
     T = means.shape[0]
     ranked = search(query, means, k=min(k, T), valid=tracklets.counts > 0).ids
     end = jnp.cumsum(tracklets.counts[ranked], axis=1)  # [Q, min(k, T)]

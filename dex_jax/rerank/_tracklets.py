@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, check_rows, is_concrete, unit_rows
+from dex_jax._checks import check_ids, check_rows, is_concrete
+from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Ranking, read_scores
 
 # Bits of the smallest normal float32: XLA may flush smaller numbers to zero.
@@ -118,7 +119,7 @@ def tracklet_means(
                [ 0.707,  0.707],
                [-1.   ,  0.   ]], dtype=float32)
     """
-    rows = unit_rows(check_rows(gallery, "gallery"))
+    rows = unit_set(check_rows(gallery, "gallery"))
     ids = check_ids(tracklet_ids, "tracklet_ids", size=rows.shape[0])
     tracklets = group_tracklets(ids)
     return averaged(rows, tracklets, check_weights(weights, tracklets))
@@ -130,7 +131,7 @@ def averaged(
 ) -> jax.Array:
     """`tracklet_means` of unit rows and grouped tracklets."""
     means = tracklet_means_of(gallery, tracklets, weights)
-    return unit_rows(means)[tracklets.labels]
+    return unit_set(means)[tracklets.labels]
 
 
 def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array | None:

@@ -183,3 +183,13 @@ def test_reference_vectors(golden, case):
 def test_says_what_is_wrong(scores, tracks, message):
     with pytest.raises(ValueError, match=message):
         tracklet_pull_in(scores, tracks)
+
+
+def test_equal_tracklets_stay_equal_wherever_they_stand():
+    # The last of 77 rows of 5 numbers would be scaled with another last bit.
+    row = np.random.default_rng(27).standard_normal((1, 5)).astype(np.float32)
+    gallery = np.repeat(row, 77, 0)
+    means = np.asarray(tracklet_means(gallery, np.arange(77)))
+    np.testing.assert_array_equal(means, np.repeat(means[:1], 77, 0))
+    best = parse("tracklet_means")(Embeddings(row, gallery, np.arange(77)), top=4)
+    assert best.ids.tolist() == [[0, 1, 2, 3]]
