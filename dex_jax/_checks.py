@@ -85,12 +85,14 @@ def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
     pad = ((0, padded_size(Q) - Q), (0, 0))
     if not is_concrete(array):
         return jnp.asarray(array, jnp.float32), Q
-    if isinstance(array, jax.Array) and not _on_host(array):
-        if len(array.devices()) == 1:
-            array = jnp.pad(array, pad, mode="edge")
-    else:
+    if not isinstance(array, jax.Array):
         # numpy compiles no program for each number of queries.
-        array = np.pad(np.asarray(array), pad, mode="edge")
+        array = np.pad(array, pad, mode="edge")
+    elif _on_host(array):
+        padded = np.pad(np.asarray(array), pad, mode="edge")
+        array = jax.device_put(padded, array.sharding)
+    elif len(array.devices()) == 1:
+        array = jnp.pad(array, pad, mode="edge")
     return _check_values(jnp.asarray(array, jnp.float32), name, Q), Q
 
 

@@ -1,8 +1,8 @@
 """Scores of rank steps as tiles, and what is made of them: all scores, or the best.
 
-Every rank step offers one thing, a `Scan`: an iterator over tiles of its scores. Here
-each tile goes through the refine steps; `all_scores` writes it into `[Q, G]`,
-`best_scores` takes the best of each query out of it.
+Every rank step offers one thing, a `Scan`: an iterator over tiles of its scores.
+`all_scores` writes the tiles into `[Q, G]`; `best_scores` sends each through the refine
+steps and takes the best of each query out of it.
 """
 
 import functools
@@ -90,20 +90,20 @@ class _Kept(NamedTuple):
 
 
 @jax.jit
-def all_scores(scan: Scan, adjust: tuple[Adjust, ...] = ()) -> jax.Array:
-    """Scores `[Q, G]` after the refine steps `adjust`."""
+def all_scores(scan: Scan) -> jax.Array:
+    """Scores `[Q, G]`."""
 
     def part(own: Any, whole: Any, origin: _Origin) -> jax.Array:
-        scan, adjust = whole
+        scan, _ = whole
 
         def take(scores: jax.Array, tile: Tile) -> jax.Array:
-            changed = _adjusted(tile, adjust, origin)
-            return lax.dynamic_update_slice(scores, changed, (tile.row, tile.column))
+            place = (tile.row, tile.column)
+            return lax.dynamic_update_slice(scores, tile.scores, place)
 
         empty = jnp.zeros((origin.rows, origin.columns), jnp.float32)
         return scan.tiles(own, scan.whole, take, empty)
 
-    return _on_parts(scan, adjust, part, join=1 if scan.split == "gallery" else 0)
+    return _on_parts(scan, (), part, join=1 if scan.split == "gallery" else 0)
 
 
 @functools.partial(jax.jit, static_argnames=("top",))

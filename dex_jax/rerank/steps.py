@@ -423,5 +423,5 @@ def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     """
     check_number(weight, "weight")
     other = read_scores(scores, "scores")
-    sizes = pair_sizes(other, other.T)  # (Q, G)
-    return Refine("add_scores", Pairwise(sum_tile, other, weight, sizes))
+    Q, G = other.shape
+    return Refine("add_scores", Pairwise(sum_tile, other, weight, (Q, G)))

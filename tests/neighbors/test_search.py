@@ -252,3 +252,11 @@ def test_says_what_is_wrong(change, message):
     options = {"queries": signs(2), "database": signs(8), "k": 3} | change
     with pytest.raises(ValueError, match=message):
         nearest_neighbors(**options)
+
+
+@pytest.mark.parametrize("count", [7, 8])
+def test_results_stay_on_the_device_of_the_rows(count):
+    # Padded or not: eight is a size that needs no padding.
+    rows = jax.device_put(signs(40), jax.devices()[3])
+    found = nearest_neighbors(rows[:count], rows, k=3)
+    assert found.ids.devices() == {jax.devices()[3]}
