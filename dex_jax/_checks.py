@@ -89,8 +89,7 @@ def check_queries(x: object, name: str) -> tuple[jax.Array, int]:
         # numpy compiles no program for each number of queries.
         array = np.pad(array, pad, mode="edge")
     elif _on_host(array):
-        padded = np.pad(np.asarray(array), pad, mode="edge")
-        array = jax.device_put(padded, array.sharding)
+        array = _placed_like(array, np.pad(np.asarray(array), pad, mode="edge"))
     elif len(array.devices()) == 1:
         array = jnp.pad(array, pad, mode="edge")
     return _check_values(jnp.asarray(array, jnp.float32), name, Q), Q
@@ -122,7 +121,7 @@ def first_rows(tree: Tree, count: int) -> Tree:
             return array
         if is_concrete(array) and _on_host(array):
             # By numpy, which compiles nothing for another number of rows.
-            return jax.device_put(np.asarray(array)[:count], array.sharding)
+            return _placed_like(array, np.asarray(array)[:count])
         if is_concrete(array) and isinstance(array.sharding, NamedSharding):
             return _first_split_rows(array, count)
         return array[:count]
@@ -136,6 +135,14 @@ def _first_split_rows(array: jax.Array, count: int) -> jax.Array:
     if count % (array.shape[0] // rows):
         return array[:count]
     return jax.jit(lambda x: x[:count], out_shardings=array.sharding)(array)
+
+
+def _placed_like(array: jax.Array, values: np.ndarray) -> jax.Array:
+    """Puts values where an array lies.
+
+    One that nobody placed stays free to go where the arrays beside it lie.
+    """
+    return jax.device_put(values, array.sharding if array.committed else None)
 
 
 def _on_host(array: jax.Array) -> bool:
