@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import (
-    check_choice,
-    check_count,
-    check_paired_ids,
-    is_concrete,
-)
+from dex_jax._checks import check_choice, check_count, check_paired_ids, is_concrete
 from dex_jax.rerank._embeddings import Ranking, best
 
 # Queries a block: [8, G] scores stay in the cache for every positive counted.

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks import compiled
+from benchmarks import compiled, kernel_counts
 from benchmarks.clustered import Size
-from benchmarks.compiled import Conditional, Loop, Program
+from benchmarks.kernel_counts import Conditional, Loop
+from benchmarks.programs import PROGRAMS, Program
 
 SMALL = Size(40, 300, 64, 10, 20)
 
@@ -118,21 +119,21 @@ body=%outer_body, backend_config={"known_trip_count":{"n":"5"},"dynamic_variable
 """
 
 
-def body_of(text: str) -> compiled.Body:
-    module = compiled.read_module(text)
-    return compiled.read_body(module, module.entry)
+def body_of(text: str) -> kernel_counts.Body:
+    module = kernel_counts.read_module(text)
+    return kernel_counts.read_body(module, module.entry)
 
 
 class TestReader:
     def test_reads_the_parts_of_an_instruction(self):
-        outer = compiled.read_module(TEXT).computations["outer_body"]
+        outer = kernel_counts.read_module(TEXT).computations["outer_body"]
         known, unknown = outer.instructions[-2:]
         assert (known.name, known.opcode, known.trips) == ("while.1", "while", 3)
         assert (unknown.trips, unknown.label) == (None, "while/body/while")
         assert unknown.called("body", "condition") == ["open_body", "open_condition"]
 
     def test_quoted_brackets_and_commas_belong_to_their_string(self):
-        module = compiled.read_module(TEXT)
+        module = kernel_counts.read_module(TEXT)
         assert module.entry.name == "main.1"
         metadata = module.entry.instructions[0].attributes["metadata"]
         assert metadata == '{op_name="x[\\"a, (b\\"]"}'
@@ -142,7 +143,7 @@ class TestReader:
 
     def test_refuses_another_text(self):
         with pytest.raises(ValueError, match="ENTRY"):
-            compiled.read_module("module @jit_f { }")
+            kernel_counts.read_module("module @jit_f { }")
 
 
 class TestCounts:
@@ -155,7 +156,7 @@ class TestCounts:
         assert body_of(TEXT).kernels == alone + outer == 135
 
     def test_summary_says_how_often_each_runs(self):
-        found = compiled.summarise(body_of(TEXT))
+        found = kernel_counts.summarise(body_of(TEXT))
         assert found.predicates == 6 * 1 + 5 * 4 * 1
         assert (found.trips, found.loops_entered) == ([2 + 4 + 2], 5)
         assert (found.conditionals, found.conditionals_entered) == (1, 5)
@@ -163,7 +164,7 @@ class TestCounts:
         assert found.custom_calls == {"__gpu$TopK": 15, "ends": 6}
 
     def test_tree_shows_what_stands_in_what(self):
-        lines = list(compiled.tree(body_of(TEXT), "example"))
+        lines = list(kernel_counts.tree(body_of(TEXT), "example"))
         own = "16 sort, 2 fusion, 1 copy, 6,000 wide, 6,000 wide, 19,342 wide"
         assert lines[0] == f"example: kernels 135, own {own}"
         assert [line.partition(":")[0] for line in lines[1:]] == [
@@ -178,7 +179,7 @@ class TestCounts:
         ]
 
     def test_cells_of_a_row(self):
-        assert compiled.cells(compiled.summarise(body_of(TEXT))) == [
+        assert kernel_counts.cells(kernel_counts.summarise(body_of(TEXT))) == [
             "135",
             "26",
             "1, entered 5 times",
@@ -189,8 +190,8 @@ class TestCounts:
         ]
 
     def test_cells_join_loops_of_the_same_length(self):
-        found = compiled.Summary(kernels=1_234, trips=[3, 27, 3], loops_entered=3)
-        assert compiled.cells(found) == [
+        found = kernel_counts.Summary(kernels=1_234, trips=[3, 27, 3], loops_entered=3)
+        assert kernel_counts.cells(found) == [
             "1,234",
             "0",
             "3",
@@ -221,7 +222,7 @@ class TestCounts:
         ],
     )
     def test_kernels_of_a_sort(self, width, row, kernels):
-        assert compiled.sort_kernels(width, row) == kernels
+        assert kernel_counts.sort_kernels(width, row) == kernels
 
 
 class TestCompilation:
@@ -290,9 +291,9 @@ class TestCompilation:
         programs.pop("moved")
         assert not compiled._table(options, "quick", device)
 
-    @pytest.mark.parametrize("name", compiled.PROGRAMS)
+    @pytest.mark.parametrize("name", PROGRAMS)
     def test_programs_can_be_traced(self, name):
-        programs = compiled.PROGRAMS[name](SMALL)
+        programs = PROGRAMS[name](SMALL)
         assert len({program.label for program in programs}) == len(programs)
         for program in programs:
             program.function.lower(*program.args, **program.kwargs)

@@ -6,7 +6,7 @@ are equal bit by bit get equal cosines.
 """
 
 from dex_jax.neighbors._form import form
-from dex_jax.neighbors._lists import NeighborLists, Neighbors
 from dex_jax.neighbors._search import nearest_neighbors
+from dex_jax.neighbors._selection import NeighborLists, Neighbors
 
 __all__ = ["NeighborLists", "Neighbors", "form", "nearest_neighbors"]

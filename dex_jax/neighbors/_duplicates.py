@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from dex_jax.neighbors._blocks import repeat, take_rows
-from dex_jax.neighbors._lists import Neighbors
+from dex_jax.neighbors._selection import Neighbors
 
 # Words of a fingerprint. Of N different rows two have one fingerprint of 128 bits with
 # a probability of about N^2 / 2^129: 1e-25 for a million.

@@ -23,7 +23,7 @@ from dex_jax.neighbors._duplicates import (
     fingerprints,
     spread,
 )
-from dex_jax.neighbors._lists import NeighborLists, Neighbors, joined, no_lists
+from dex_jax.neighbors._selection import NeighborLists, Neighbors, joined, no_lists
 from dex_jax.neighbors._tiles import search_tiles
 
 

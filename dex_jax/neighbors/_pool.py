@@ -12,7 +12,6 @@ from jax import lax
 
 from dex_jax.neighbors._duplicates import Duplicates, find_duplicates, spread
 from dex_jax.neighbors._form import is_wide
-from dex_jax.neighbors._lists import NeighborLists, Neighbors, joined
 from dex_jax.neighbors._mesh import (
     RowShards,
     all_fingerprints,
@@ -23,6 +22,7 @@ from dex_jax.neighbors._mesh import (
 )
 from dex_jax.neighbors._rows import known_scores, search_rows
 from dex_jax.neighbors._search import search_itself, self_search
+from dex_jax.neighbors._selection import NeighborLists, Neighbors, joined
 from dex_jax.neighbors._tiles import joint_search_tiles, self_search_tiles
 
 

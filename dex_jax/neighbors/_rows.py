@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from dex_jax.neighbors._blocks import divide, map_blocks, take_rows
 from dex_jax.neighbors._form import is_wide
-from dex_jax.neighbors._lists import NeighborLists, Neighbors, top
 from dex_jax.neighbors._products import cosines
+from dex_jax.neighbors._selection import NeighborLists, Neighbors, top
 
 # Cosines that the wide form holds at once: 1 GiB of float32. Rows of a product, at
 # least, however long they are.

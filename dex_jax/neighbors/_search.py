@@ -15,19 +15,18 @@ from dex_jax._checks import (
     Count,
     check_choice,
     check_count,
-    check_queries,
     check_rows,
     check_same_width,
-    first_rows,
     is_concrete,
     unit_rows,
 )
 from dex_jax.neighbors._duplicates import find_duplicates, fingerprints, spread
 from dex_jax.neighbors._form import is_wide
-from dex_jax.neighbors._lists import NeighborLists, Neighbors
 from dex_jax.neighbors._mesh import row_shards, search_shards, self_search_shards
+from dex_jax.neighbors._padding import check_queries, first_rows
 from dex_jax.neighbors._products import PRECISIONS
 from dex_jax.neighbors._rows import search_rows
+from dex_jax.neighbors._selection import NeighborLists, Neighbors
 from dex_jax.neighbors._tiles import search_tiles, self_search_tiles
 from dex_jax.neighbors._units import unit_set
 

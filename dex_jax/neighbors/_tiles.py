@@ -28,17 +28,15 @@ from dex_jax.neighbors._blocks import Blocks, divide, repeat
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._lists import (
     Lists,
-    NeighborLists,
-    Neighbors,
     Tile,
     empty_lists,
     finished,
     fold,
     just_below,
-    no_lists,
 )
 from dex_jax.neighbors._products import cosines, square
 from dex_jax.neighbors._rows import WIDE_COSINES, search_rows, select
+from dex_jax.neighbors._selection import NeighborLists, Neighbors, no_lists
 
 # A search of at most so many cosines is one tile, selected by `top_k`: lists that grow
 # tile by tile take about a second longer to compile, which only larger searches win

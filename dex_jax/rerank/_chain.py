@@ -13,8 +13,9 @@ from typing import overload
 
 import jax
 
-from dex_jax._checks import check_count, first_rows
+from dex_jax._checks import check_count
 from dex_jax.neighbors import NeighborLists
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_k
 from dex_jax.rerank import steps
 from dex_jax.rerank._cache import NeighborCache

@@ -19,13 +19,13 @@ from dex_jax._checks import (
     check_count,
     check_masked_count,
     check_number,
-    first_rows,
     is_concrete,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_count, search, self_lists
 from dex_jax.rerank._diffusion_graph import (
     MutualGraph,

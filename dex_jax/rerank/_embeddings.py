@@ -9,16 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from dex_jax._checks import (
-    check_count,
-    check_queries,
-    check_rows,
-    check_same_width,
-    is_concrete,
-)
+from dex_jax._checks import check_count, check_rows, check_same_width, is_concrete
 from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._lists import top
+from dex_jax.neighbors._padding import check_queries
 from dex_jax.neighbors._search import limit_k
+from dex_jax.neighbors._selection import top
 from dex_jax.neighbors._units import unit_pair
 
 

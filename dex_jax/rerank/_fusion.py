@@ -14,7 +14,6 @@ from dex_jax._checks import (
     check_paired_ids,
     check_rows,
     check_same_width,
-    first_rows,
     is_concrete,
     unit_rows,
 )
@@ -22,6 +21,7 @@ from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._duplicates import find_duplicates, fingerprints
 from dex_jax.neighbors._form import by_form, is_wide
 from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._rows import WIDE_COSINES
 from dex_jax.neighbors._units import given

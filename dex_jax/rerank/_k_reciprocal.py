@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from dex_jax._checks import Count, check_masked_count, first_rows, is_concrete
+from dex_jax._checks import Count, check_masked_count, is_concrete
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._pool import pool_lists
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._search import limit_count

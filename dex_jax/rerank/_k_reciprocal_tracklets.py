@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, first_rows, is_concrete
+from dex_jax._checks import check_ids, is_concrete
 from dex_jax.neighbors._blocks import divide, repeat
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Pair, read_pair
 from dex_jax.rerank._k_reciprocal import Options, Result, read_options, with_sizes

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from dex_jax._checks import check_ids, first_rows
+from dex_jax._checks import check_ids
 from dex_jax.neighbors import NeighborLists
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import self_search
 from dex_jax.rerank._embeddings import (
     Embeddings,

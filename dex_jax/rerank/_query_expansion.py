@@ -17,12 +17,12 @@ from dex_jax._checks import (
     check_ids,
     check_masked_count,
     check_number,
-    first_rows,
     unit_rows,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._blocks import Blocks, repeat, take_rows
 from dex_jax.neighbors._form import by_form
+from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_count, search
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import read_pair

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dex_jax.neighbors._lists import no_neighbors
 from dex_jax.neighbors._mesh import RowShards, gather_lists, on_parts, part_start
+from dex_jax.neighbors._selection import no_neighbors
 from dex_jax.rerank._embeddings import Ranking, best
 
 Carry = TypeVar("Carry")

@@ -5,17 +5,14 @@ a step for `chain`. Options, defaults and errors (`ValueError` for a value out o
 are those of the function that its docstring names.
 """
 
-import functools
-import inspect
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from dex_jax._checks import check_choice, check_masked_count, check_number, is_concrete
+from dex_jax._checks import check_choice, check_masked_count, check_number
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
@@ -40,6 +37,7 @@ from dex_jax.rerank._kinds import (
     State,
     known,
 )
+from dex_jax.rerank._noted import noted
 from dex_jax.rerank._query_expansion import (
     WITHIN,
     expand_over_images,
@@ -69,43 +67,8 @@ __all__ = [
     "tracklet_means",
 ]
 
-_P = ParamSpec("_P")
-_S = TypeVar("_S", Expand, Rank, Refine)
 
-
-def _noted(make: Callable[_P, _S]) -> Callable[_P, _S]:
-    """Makes steps keep their options that differ from the defaults, for their text."""
-    signature = inspect.signature(make)
-    defaults = {name: p.default for name, p in signature.parameters.items()}
-
-    @functools.wraps(make)
-    def made(*args: _P.args, **options: _P.kwargs) -> _S:
-        step = make(*args, **options)
-        given = signature.bind(*args, **options).arguments
-        # A step that was given its default is the same as one that was not.
-        plain = {name: _plain(value) for name, value in given.items()}
-        asked = [(n, v) for n, v in plain.items() if not _same(v, defaults[n])]
-        return replace(step, options=tuple(asked))
-
-    return made
-
-
-def _plain(value: object) -> object:
-    """The number of a scalar array, such as an entry of a grid; all else unchanged."""
-    # A traced scalar has no number to show.
-    if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0:
-        return value.item() if is_concrete(value) else value
-    return value
-
-
-def _same(value: object, default: object) -> bool:
-    """Whether an option has its default; an array, not compared by value, never has."""
-    if isinstance(value, int | float | str):
-        return value == default
-    return value is default
-
-
-@_noted
+@noted
 def aqe(*, k: int | jax.Array = 20, k_max: int | None = None) -> Expand:
     """Average query expansion; see `average_query_expansion`.
 
@@ -116,7 +79,7 @@ def aqe(*, k: int | jax.Array = 20, k_max: int | None = None) -> Expand:
     return Expand("aqe", alpha_qe(k=k, alpha=0.0, k_max=k_max).apply)
 
 
-@_noted
+@noted
 def alpha_qe(
     *,
     k: int | jax.Array = 20,
@@ -141,7 +104,7 @@ def alpha_qe(
     return Expand("alpha_qe", apply)
 
 
-@_noted
+@noted
 def dex(
     *,
     k: int | jax.Array = 20,
@@ -174,7 +137,7 @@ def dex(
     return Expand("dex", apply, needs_tracklets=True)
 
 
-@_noted
+@noted
 def dba(
     *,
     k: int | jax.Array = 10,
@@ -211,7 +174,7 @@ def dba(
     return Expand("dba", apply, width, changes_gallery=True)
 
 
-@_noted
+@noted
 def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
     """Gallery images replaced by the mean of their tracklet; see `tracklet_means`.
 
@@ -232,7 +195,7 @@ def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
     return Expand("tracklet_means", apply, changes_gallery=True, needs_tracklets=True)
 
 
-@_noted
+@noted
 def cosine() -> Rank:
     """Plain cosine similarity, the rank step of a chain without one.
 
@@ -251,7 +214,7 @@ def cosine() -> Rank:
     return Rank("cosine", scan)
 
 
-@_noted
+@noted
 def k_reciprocal(
     *,
     k1: int | jax.Array = 60,
@@ -281,7 +244,7 @@ def k_reciprocal(
     return Rank("k_reciprocal", scan, width)
 
 
-@_noted
+@noted
 def diffusion(
     *,
     k: int | jax.Array = 50,
@@ -323,7 +286,7 @@ def diffusion(
     return Rank("diffusion", scan, lambda size: min(counts[0].width, size))
 
 
-@_noted
+@noted
 def tracklet_k_reciprocal(
     *,
     k1: int | jax.Array = 7,
@@ -352,7 +315,7 @@ def tracklet_k_reciprocal(
     return Rank("tracklet_k_reciprocal", scan, needs_tracklets=True)
 
 
-@_noted
+@noted
 def tracklet() -> Refine:
     """Pulls whole tracklets into the ranking ("+Tracklet"); see `tracklet_pull_in`.
 
@@ -370,7 +333,7 @@ def tracklet() -> Refine:
     )
 
 
-@_noted
+@noted
 def side_bias(
     query_side: ArrayLike, gallery_side: ArrayLike, *, weight: float | jax.Array
 ) -> Refine:
@@ -390,7 +353,7 @@ def side_bias(
     return Refine("side_bias", Pairwise(bias_tile, query, (gallery, weight), sizes))
 
 
-@_noted
+@noted
 def same_camera(
     query_cameras: ArrayLike,
     gallery_cameras: ArrayLike,
@@ -412,7 +375,7 @@ def same_camera(
     return Refine("same_camera", change)
 
 
-@_noted
+@noted
 def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     """Adds `weight` times other scores `[Q, G]` of the same images; see `fuse_scores`.
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dex_jax.neighbors import _duplicates
 from dex_jax.neighbors._duplicates import Duplicates
-from dex_jax.neighbors._lists import Neighbors
+from dex_jax.neighbors._selection import Neighbors
 from tests.neighbors.cases import twins, whole
 
 # Whole numbers and comparisons: nothing here rounds.

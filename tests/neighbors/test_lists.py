@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from dex_jax.neighbors import _lists
-from dex_jax.neighbors._lists import (
-    NeighborLists,
-    Tile,
-    empty_lists,
-    finished,
-    fold,
-    joined,
-    just_below,
-    no_lists,
-    top,
-)
+from dex_jax.neighbors._lists import Tile, empty_lists, finished, fold, just_below
+from dex_jax.neighbors._selection import NeighborLists, joined, no_lists, top
 from tests.neighbors.cases import best, unit64
 
 # Lists are handed their cosines: nothing here turns on rounding.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dex_jax.neighbors import _tiles, form
-from dex_jax.neighbors._lists import joined, no_neighbors
+from dex_jax.neighbors._selection import joined, no_neighbors
 from dex_jax.neighbors._tiles import self_search_tiles
 from tests.neighbors.cases import best, ranked, same, whole
 from tests.rerank.cases import signs, temporary_bytes
