@@ -144,8 +144,8 @@ def test_programs_import_no_private_module():
 
 
 def test_the_top_floor_and_the_folders_stay_small():
-    private = [p.name for p in PACKAGE.glob("_*.py") if not p.name.startswith("__")]
-    assert private == ["_checks.py"]
+    private = [p.name for p in PACKAGE.glob("_*") if not p.name.startswith("__")]
+    assert private == ["_checks"]
     for folder in [p for p in PACKAGE.rglob("*") if p.is_dir()]:
         assert len(list(folder.glob("*.py"))) <= 30, folder
 

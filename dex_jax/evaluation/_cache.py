@@ -14,7 +14,7 @@ from dex_jax.embeddings._fields import read_arrays
 # What may change a descriptor of the same weights and image files: decoding, resizing,
 # normalising and the network. A changed line there makes all cached ones old.
 CODE = (
-    "_checks.py",
+    "_checks",
     "data/_images.py",
     "evaluation/_extraction.py",
     "models",
