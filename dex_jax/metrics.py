@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import check_choice, check_count, check_paired_ids, is_concrete
+from dex_jax._checks import (
+    ArrayLike,
+    check_choice,
+    check_count,
+    check_paired_ids,
+    host_value,
+    is_concrete,
+    on_any_mesh,
+    ranked_scores,
+    read_array,
+    replicated,
+    warn_of_distances,
+)
 from dex_jax.rerank._embeddings import Ranking, best
 
 # Queries a block: [8, G] scores stay in the cache for every positive counted.
@@ -45,13 +57,14 @@ class _Labels(NamedTuple):
     gallery_camera: jax.Array  # [G]
 
 
+@on_any_mesh
 def evaluate(
-    scores: jax.Array | np.ndarray | Ranking,
+    scores: ArrayLike | Ranking,
     *,
-    query_identities: jax.Array | np.ndarray,
-    gallery_identities: jax.Array | np.ndarray,
-    query_cameras: jax.Array | np.ndarray | None = None,
-    gallery_cameras: jax.Array | np.ndarray | None = None,
+    query_identities: ArrayLike,
+    gallery_identities: ArrayLike,
+    query_cameras: ArrayLike | None = None,
+    gallery_cameras: ArrayLike | None = None,
     top: int | None = None,
     ap_denominator: str = "positives",
     ap_method: str = "precision",
@@ -71,17 +84,30 @@ def evaluate(
     and equals no camera. A query of identity -1, and one without a positive left, is
     invalid: its AP is NaN and the means leave it out.
 
+    Scores are ranked in the type that they have: rows of float64 or of integers that
+    float32 would round to equal numbers are replaced by their ranks. For what jax
+    traces, or holds as float32, numbers below 1.2e-38 in size are zero.
+
     Works inside `jax.jit`. Identities should be concrete there: traced ones leave the
-    number of positives unknown, and space for G of them is taken.
+    number of positives unknown, and space for G of them is taken. Text cannot be
+    traced.
+
+    Warns where a distance seems to have been passed as a score: of 20 valid queries or
+    more, 90 % have positives that score lower than three quarters of the other images,
+    and for 25 % a positive scores lowest of all (only when concrete, and not for a
+    `Ranking`).
 
     Args:
-        scores: `[Q, G]`, larger is better, ties to the lower gallery index; or a
-            `Ranking` of the best K. All positives of the gallery count in the
-            denominator of a `Ranking` too; those beyond its K are not found.
-        query_identities: integers `[Q]`.
-        gallery_identities: integers `[G]`.
-        query_cameras: integers `[Q]`; both camera arguments or none.
-        gallery_cameras: integers `[G]`.
+        scores: `[Q, G]` real numbers, larger is better, ties to the lower gallery
+            index; infinities are numbers too. Or a `Ranking` of the best K: all
+            positives of the gallery count in the denominator there too; those beyond
+            its K are not found.
+        query_identities: `[Q]` integers of any type, or text (bytes are read as UTF-8);
+            the text "-1" and the empty one mean -1. Only equality counts.
+        gallery_identities: `[G]`, of the same kind.
+        query_cameras: `[Q]` integers or text, in the same way; both camera arguments or
+            none.
+        gallery_cameras: `[G]`, of the same kind.
         top: ranks that count, after removal; None for all. Positives further down are
             not found, by AP, CMC and mINP alike.
         ap_denominator: `"positives"` divides by the number of positives, `"min"` by
@@ -94,9 +120,11 @@ def evaluate(
         An `Evaluation`.
 
     Raises:
-        ValueError: shapes that do not fit, NaN scores, ranked ids that repeat or lie
-            outside the gallery, one camera argument alone, no valid query at all, or
-            an option out of range (values are checked only when concrete).
+        ValueError: shapes that do not fit, scores that are NaN or no real numbers
+            (complex ones and booleans are none), labels that are neither integers nor
+            text or text on one side alone, ranked ids that repeat or lie outside the
+            gallery, one camera argument alone, no valid query at all, or an option out
+            of range (values are checked only when concrete).
 
     Example:
         >>> import numpy as np
@@ -113,89 +141,78 @@ def evaluate(
     max_rank = check_count(max_rank, "max_rank")
     top = None if top is None else check_count(top, "top")
     if isinstance(scores, Ranking):
-        ranked = _check_ranking(scores, np.shape(gallery_identities))
-        num_queries = ranked.shape[0]
-        num_gallery = np.shape(gallery_identities)[0]
+        ranked, num_gallery = _read_ranking(scores), None
     else:
-        ranked = _check_scores(scores)
-        num_queries, num_gallery = ranked.shape
+        ranked = ranked_scores(scores, "scores")
+        num_gallery = ranked.shape[1]
     # Inside a caller's jit, labels that are known there stay known.
     with jax.ensure_compile_time_eval():
         labels = _check_labels(
             (query_identities, gallery_identities),
             (query_cameras, gallery_cameras),
-            (num_queries, num_gallery),
+            (ranked.shape[0], num_gallery),
         )
     if isinstance(scores, Ranking):
-        ranks, positives = _list_ranks(ranked, labels)
+        _check_ranking(ranked, labels.gallery.shape[0])
+        ranks, positives = _list_ranks(jnp.asarray(ranked, jnp.int32), labels)
         top = ranked.shape[1] if top is None else top
     else:
+        ranked = jnp.asarray(ranked)
         width = _most_positives(labels)
-        ranks, positives = _dense_ranks(ranked, labels, width=width)
-    result = _evaluation(
-        ranks,
-        positives,
-        top=top,
-        ap_denominator=ap_denominator,
-        ap_method=ap_method,
-        max_rank=max_rank,
+        ranks, positives, kept = _dense_ranks(ranked, labels, width=width)
+        if is_concrete(ranks):
+            flat = jnp.max(ranked, axis=1) == jnp.min(ranked, axis=1)
+            warn_of_distances(*map(host_value, (ranks, positives, kept, flat)))
+    result = replicated(
+        _evaluation(
+            ranks,
+            positives,
+            top=top,
+            ap_denominator=ap_denominator,
+            ap_method=ap_method,
+            max_rank=max_rank,
+        )
     )
-    if is_concrete(result.valid) and not bool(result.valid.any()):
+    if is_concrete(result.valid) and not host_value(result.valid).any():
         raise ValueError(
             "query_identities: no query has a positive left in the gallery; "
-            f"{num_queries} queries, {num_gallery} gallery images"
+            f"{labels.query.shape[0]} queries, {labels.gallery.shape[0]} gallery images"
         )
     return result
 
 
-def _check_scores(scores: jax.Array | np.ndarray) -> jax.Array:
-    array = scores if isinstance(scores, jax.Array) else np.asarray(scores)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"scores: expected [Q, G] or a Ranking, got {array.shape}")
-    dense = jnp.asarray(array, jnp.float32)
-    faults = _rows_with_nan(dense)
-    if is_concrete(faults):
-        bad = np.flatnonzero(np.asarray(faults))
-        if bad.size:
-            raise ValueError(
-                f"scores: {bad.size} row(s) hold NaN, first row {bad[0]}; "
-                "every score must be a number"
-            )
-    return dense
-
-
-@jax.jit
-def _rows_with_nan(scores: jax.Array) -> jax.Array:
-    # NaN spreads through the maximum.
-    return jnp.isnan(jnp.max(scores, axis=1))
-
-
-def _check_ranking(ranking: Ranking, gallery: tuple[int, ...]) -> jax.Array:
-    ids = jnp.asarray(ranking.ids)
+def _read_ranking(ranking: Ranking) -> jax.Array | np.ndarray:
+    ids = read_array(ranking.ids, "scores.ids")
     if ids.ndim != 2 or 0 in ids.shape or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(
             f"scores.ids: expected integers [Q, K], got {ids.dtype} {ids.shape}"
         )
-    if is_concrete(ids) and len(gallery) == 1:
-        rows = np.sort(np.asarray(ids), axis=1)
-        if rows[:, 0].min() < 0 or rows[:, -1].max() >= gallery[0]:
-            raise ValueError(
-                f"scores.ids: expected gallery indices from 0 to {gallery[0] - 1}, "
-                f"got {rows[:, 0].min()} to {rows[:, -1].max()}"
-            )
-        twice = np.flatnonzero((rows[:, 1:] == rows[:, :-1]).any(axis=1))
-        if twice.size:
-            raise ValueError(f"scores.ids: row {twice[0]} lists an image twice")
-    return ids.astype(jnp.int32)
+    return ids
+
+
+def _check_ranking(ids: jax.Array | np.ndarray, gallery: int) -> None:
+    """Refuses ids `[Q, K]` that repeat in a row or lie outside the gallery."""
+    if not is_concrete(ids):
+        return
+    rows = np.sort(host_value(ids), axis=1)
+    if rows[:, 0].min() < 0 or rows[:, -1].max() >= gallery:
+        raise ValueError(
+            f"scores.ids: expected gallery indices from 0 to {gallery - 1}, "
+            f"got {rows[:, 0].min()} to {rows[:, -1].max()}"
+        )
+    twice = np.flatnonzero((rows[:, 1:] == rows[:, :-1]).any(axis=1))
+    if twice.size:
+        raise ValueError(f"scores.ids: row {twice[0]} lists an image twice")
 
 
 def _check_labels(
     identities: tuple[object, object],
     cameras: tuple[object, object],
-    sizes: tuple[int, int],
+    sizes: tuple[int, int | None],
 ) -> _Labels:
     names = ("query_identities", "gallery_identities")
     query, gallery = check_paired_ids(*identities, names, sizes)
+    sizes = query.shape[0], gallery.shape[0]
     given = [camera is not None for camera in cameras]
     if any(given) != all(given):
         missing = "gallery_cameras" if given[0] else "query_cameras"
@@ -214,7 +231,7 @@ def _most_positives(labels: _Labels) -> int:
     size = labels.gallery.shape[0]
     if not is_concrete(*labels):
         return size
-    query, gallery = np.asarray(labels.query), np.asarray(labels.gallery)
+    query, gallery = host_value(labels.query), host_value(labels.gallery)
     values, counts = np.unique(gallery[gallery != -1], return_counts=True)
     found = counts[np.isin(values, query)]
     most = int(found.max()) if found.size else 1
@@ -237,12 +254,17 @@ def _relevance(
 @functools.partial(jax.jit, static_argnames=("width",))
 def _dense_ranks(
     scores: jax.Array, labels: _Labels, *, width: int
-) -> tuple[jax.Array, jax.Array]:
-    """Ranks `[Q, width]` of each query's positives, rising, and their number `[Q]`."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Ranks `[Q, width]` of each query's positives, rising, and two counts `[Q]`.
+
+    The counts are of its positives, and of all images that are not removed.
+    """
     Q, G = scores.shape
     block = min(_QUERIES, Q)
 
-    def one_block(i: jax.Array, state: tuple[jax.Array, jax.Array]):
+    def one_block(
+        i: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         # The last block begins early rather than ending outside.
         start = jnp.minimum(i * block, Q - block)
         rows = jax.lax.dynamic_slice(scores, (start, jnp.int32(0)), (block, G))
@@ -251,11 +273,17 @@ def _dense_ranks(
         kept, positive = _relevance(labels, query, camera, None)
         ranks = _count_ahead(rows, kept, positive, width)
         ranks = jax.lax.dynamic_update_slice(state[0], ranks, (start, jnp.int32(0)))
-        count = positive.sum(axis=1, dtype=jnp.int32)
-        return ranks, jax.lax.dynamic_update_slice(state[1], count, (start,))
+        counts = [
+            jax.lax.dynamic_update_slice(
+                old, which.sum(axis=1, dtype=jnp.int32), (start,)
+            )
+            for old, which in zip(state[1:], (positive, kept), strict=True)
+        ]
+        return ranks, counts[0], counts[1]
 
-    empty = jnp.zeros((Q, width), jnp.int32), jnp.zeros((Q,), jnp.int32)
-    return jax.lax.fori_loop(0, -(-Q // block), one_block, empty)
+    none = jnp.zeros((Q,), jnp.int32)
+    empty = jnp.zeros((Q, width), jnp.int32), none, none
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(-(-Q // block)), one_block, empty)
 
 
 def _count_ahead(
@@ -274,15 +302,15 @@ def _count_ahead(
     step = min(_POSITIVES, width)
 
     def ahead(at: jax.Array) -> jax.Array:
-        score = jax.lax.dynamic_slice(level, (0, at), (b, 1))
-        index = jax.lax.dynamic_slice(place, (0, at), (b, 1))
+        score = jax.lax.dynamic_slice(level, (jnp.int32(0), at), (b, 1))
+        index = jax.lax.dynamic_slice(place, (jnp.int32(0), at), (b, 1))
         total = jnp.zeros((b, piece), jnp.int32)
         for cut in range(0, piece * _PIECES, piece):
             part = rows[:, cut : cut + piece]
             earlier = image[None, cut : cut + piece] < index
             first = (part > score) | ((part == score) & earlier)
             total = total + first.astype(jnp.int32)
-        return total.sum(axis=1)
+        return total.sum(axis=1, dtype=jnp.int32)
 
     def count(i: jax.Array, ranks: jax.Array) -> jax.Array:
         start = jnp.minimum(i * step, width - step)
@@ -291,7 +319,7 @@ def _count_ahead(
 
     most = positive.sum(axis=1, dtype=jnp.int32).max()
     ranks = jnp.full((b, width), _ABSENT, jnp.int32)
-    ranks = jax.lax.fori_loop(0, -(-most // step), count, ranks)
+    ranks = jax.lax.fori_loop(jnp.int32(0), -(-most // step), count, ranks)
     return jnp.where(level > -jnp.inf, ranks, _ABSENT)
 
 
@@ -337,13 +365,13 @@ def _evaluation(
     total = jnp.where(found, precision, 0).sum(axis=1)
     ap = jnp.where(valid, total / jnp.maximum(share, 1), jnp.nan)
 
-    complete = valid & (found.sum(axis=1) == positives)
+    complete = valid & (found.sum(axis=1, dtype=jnp.int32) == positives)
     last = jnp.where(found, rank, 1).max(axis=1)
     inp = jnp.where(complete, positives / last, 0)
     first = jnp.where(valid & found[:, 0], ranks[:, 0], _ABSENT)
     places = jnp.arange(1, max_rank + 1, dtype=jnp.int32)
-    hit = (first[:, None] <= places[None]).sum(axis=0)
-    count = valid.sum()
+    hit = (first[:, None] <= places[None]).sum(axis=0, dtype=jnp.int32)
+    count = valid.sum(dtype=jnp.int32).astype(jnp.float32)
     return Evaluation(
         mean_ap=jnp.where(valid, ap, 0).sum() / count,
         cmc=hit / count,

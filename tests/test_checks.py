@@ -39,12 +39,32 @@ def test_values_are_not_looked_at_under_tracing():
         jax.jit(lambda x: checks.check_rows(x, "x"))(jnp.zeros(2))
 
 
-def test_rows_on_explicit_axes_keep_their_place():
+@checks.on_any_mesh
+def _falling(x: jax.Array, more: tuple[jax.Array, ...] = ()) -> jax.Array:
+    """Sorts and gathers, which axes of explicit type refuse along a split axis."""
+    order = jnp.argsort(-x[:, 0])
+    assert all(other is x for other in more)  # one array stays one array
+    return x[order]
+
+
+@pytest.mark.parametrize("outer", [lambda f: f, jax.jit])
+def test_functions_on_explicit_axes_keep_rows_on_the_callers_mesh(outer):
     mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))
-    split = jax.device_put(np.ones((8, 2)), NamedSharding(mesh, PartitionSpec("a")))
-    rows = checks.check_rows(split, "x")
-    assert {s.data.shape for s in rows.addressable_shards} == {(1, 2)}
-    assert (rows @ rows.T).shape == (8, 8)
+    rows = np.arange(16.0, dtype=np.float32).reshape(8, 2)
+    split = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("a")))
+    result = outer(lambda x: _falling(x, (x,)) + x)(split)
+    assert isinstance(result.sharding, NamedSharding)
+    assert result.sharding.mesh == mesh
+    assert {s.data.shape for s in result.addressable_shards} == {(1, 2)}
+    np.testing.assert_array_equal(result, rows[::-1] + rows)
+
+
+def test_functions_take_what_lies_nowhere_while_a_mesh_is_set():
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        result = _falling(jnp.ones((3, 2))) + jnp.ones((3, 2))
+    assert isinstance(result.sharding, NamedSharding)
+    assert result.sharding.mesh == mesh
 
 
 def test_ids_that_int32_cannot_hold_keep_their_equalities():
@@ -55,6 +75,71 @@ def test_ids_that_int32_cannot_hold_keep_their_equalities():
         np.array([2**40]), np.array([1, 2**40], np.uint64), ("q", "g"), (1, 2)
     )
     assert query[0] == gallery[1] != gallery[0]
+
+
+@pytest.mark.parametrize("where", ["numpy", "jax", "traced"])
+@pytest.mark.parametrize(
+    ("kinds", "values"),
+    [
+        (("uint32", "int32"), ([0, 2**32 - 1, 7, 2**31], [-1, 7, 0, -(2**31)])),
+        (("uint32", "uint32"), ([2**32 - 1, 5, 2**31], [5, 2**31, 2**32 - 1])),
+        (("uint64", "int64"), ([2**64 - 1, 2**32, 0, 7], [-1, 2**32, 0, 2**33, 7])),
+        (("int64", "int64"), ([-1, -(2**63), 2**40], [2**40, -1, 2**40 + 2**32])),
+        (("int64", "int8"), ([-1, -5, 300, 44], [-1, -5, 44])),
+        (("uint64", "uint8"), ([2**64 - 1, 255], [255, 0])),
+        (("uint8", "int8"), ([255, 1], [-1, 1])),
+    ],
+)
+def test_integer_labels_keep_their_equalities(where, kinds, values):
+    pair = [np.array(v, k) for v, k in zip(values, kinds, strict=True)]
+
+    def read(query, gallery):
+        return checks.check_paired_ids(query, gallery, ("q", "g"))
+
+    wide = any("64" in kind for kind in kinds)
+    with jax.enable_x64(wide and where != "numpy"):
+        if where != "numpy":
+            pair = [jnp.asarray(x) for x in pair]
+        query, gallery = (jax.jit(read) if where == "traced" else read)(*pair)
+    assert query.dtype == gallery.dtype == jnp.int32
+    for found, given in ((query, values[0]), (gallery, values[1])):
+        assert (np.asarray(found) == -1).tolist() == [v == -1 for v in given]
+    expected = [[a == b for b in values[1]] for a in values[0]]
+    found = np.asarray(query)[:, None] == np.asarray(gallery)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_text_of_any_kind_keeps_its_equalities():
+    texts = ["b", "", "a", "-1", "b", "0", "-01"]
+    for given in (
+        texts,
+        tuple(texts),
+        np.array(texts),
+        np.array(texts, object),
+        np.array(texts, np.dtypes.StringDType()),
+        [text.encode() for text in texts],
+        np.array(texts).astype(bytes),
+    ):
+        ids = checks.check_ids(given, "ids", size=7)
+        assert ids.tolist() == [0, -1, 1, -1, 0, 2, 3]
+    assert checks.check_ids([b"\xff", b"\xfe", b"\xff"], "x", size=3).tolist() == [
+        0,
+        1,
+        0,
+    ]
+    query, gallery = checks.check_paired_ids(["x"], [], ("q", "g"))
+    assert (query.shape, gallery.shape) == ((1,), (0,))
+
+
+def test_traced_classes_outside_become_one_class_too_many():
+    def read(labels):
+        return checks.check_classes(labels, "c", size=labels.shape[0], classes=300)
+
+    with jax.enable_x64(True):
+        labels = jnp.array([0, 299, 300, -1, 2**32, -(2**32)])
+        assert jax.jit(read)(labels).tolist() == [0, 299, 300, 300, 300, 300]
+    # 300 has no int8.
+    assert jax.jit(read)(jnp.array([-1, 127], jnp.int8)).tolist() == [300, 127]
 
 
 def test_unit_rows_neither_overflow_nor_vanish():
@@ -103,7 +188,57 @@ def test_a_row_that_is_not_finite_spoils_no_other():
             "k: sets a shape and is traced; give k_max",
         ),
         (lambda: checks.check_choice("c", "w", ("a", "b")), "w: .* 'a', 'b', got 'c'"),
+        (lambda: checks.check_count(2**31, "k"), "k: expected at most 2147483647, got"),
+        (lambda: checks.check_count(2**40, "k"), "k: expected at most 2147483647, got"),
+        (lambda: checks.check_count(None, "k"), "k: expected a whole number, got None"),
+        (
+            lambda: checks.check_count("k" * 999, "k"),
+            "k: expected a whole number, got 'k{76}...$",
+        ),
+        (
+            lambda: checks.check_masked_count(3, 2**40, "k"),
+            "k_max: expected at most 2147483647",
+        ),
+        (
+            lambda: checks.check_masked_count(2**40, None, "k"),
+            "k: expected at most 2147483647",
+        ),
         (lambda: checks.check_number("1", "a"), "a: expected a number, got '1'"),
+        (
+            lambda: checks.check_number(2, "a", least=0, most=1),
+            "a: expected a number of at least 0 and at most 1, got 2",
+        ),
+        (lambda: checks.check_number(0, "a", above=0), "a: .* a number above 0, got 0"),
+        (
+            lambda: checks.check_number(-1e39, "a"),
+            "a: .* got -1e.39, which float32 cannot hold",
+        ),
+        (
+            lambda: checks.check_number(-np.inf, "a", most=np.inf),
+            "a: expected a number, got -inf",
+        ),
+        (
+            lambda: jax.jit(lambda a: checks.check_number(a, "a"))(jnp.ones(2)),
+            "a: expected a number, got",
+        ),
+        (
+            lambda: checks.check_classes([0, 2**32], "c", size=2, classes=3),
+            r"c: expected values in 0 .. 2 for 3 classes, got 0 .. 4294967296",
+        ),
+        (
+            lambda: checks.check_classes(["0"], "c", size=1, classes=3),
+            "c: expected integers, got text",
+        ),
+        (
+            lambda: checks.check_ids(["a"], "ids", size=1, text=False),
+            "ids: expected integers, got text",
+        ),
+        (
+            lambda: jax.jit(lambda q: checks.check_paired_ids(q, [2**40], ("q", "g")))(
+                jnp.array([1])
+            ),
+            "g: holds values beyond int32 and stands beside traced labels",
+        ),
         (lambda: checks.check_number([1.0], "a"), "a: expected a number, got"),
         (lambda: checks.check_number(np.nan, "a"), "a: expected a number, got nan"),
         (
@@ -128,4 +263,9 @@ def test_what_is_right_passes():
         assert checks.check_masked_count(three, 9, "k") == (9, 3)
     assert checks.check_choice("a", "w", ("a", "b")) == "a"
     checks.check_number(jnp.float32(0.5), "a", least=0, below=1)
+    for one in (1, 1.0, np.float64(1), np.array(1), jnp.bfloat16(1), np.uint8(1)):
+        checks.check_number(one, "a", least=1, most=1)
+    checks.check_number(np.inf, "a", most=np.inf)
+    assert checks.check_count(2**31 - 1, "k") == 2**31 - 1
+    assert checks.check_count(2**64, "seed", most=None) == 2**64
     jax.jit(lambda a: checks.check_number(a, "a", least=9))(1.0)

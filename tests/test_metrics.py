@@ -272,7 +272,7 @@ def test_labels_wider_than_int32_keep_their_meaning():
     ("change", "message"),
     [
         ({"scores": np.full((Q, G), np.nan)}, "scores: 9 row.s. hold NaN, first row 0"),
-        ({"scores": np.zeros(3)}, r"scores: expected \[Q, G\] or a Ranking"),
+        ({"scores": np.zeros(3)}, r"scores: expected scores \[Q, G\]"),
         ({"query_cameras": None}, "query_cameras: is None; give both"),
         ({"gallery_identities": np.zeros(3, int)}, r"gallery_identities: .*\(57,\)"),
         ({"query_identities": np.full(Q, 99)}, "no query has a positive left"),

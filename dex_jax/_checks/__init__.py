@@ -4,10 +4,18 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 `vmap` or `grad` the checks on values are skipped and those on shapes remain.
 """
 
-from dex_jax._checks._arrays import is_concrete
+from dex_jax._checks._arrays import (
+    ArrayLike,
+    host_value,
+    is_concrete,
+    read_array,
+    replicated,
+)
+from dex_jax._checks._distances import warn_of_distances
 from dex_jax._checks._extras import EXTRA_MODULES, missing_extra, require
-from dex_jax._checks._labels import check_ids, check_paired_ids
+from dex_jax._checks._labels import check_classes, check_ids, check_paired_ids
 from dex_jax._checks._lengths import RowLengths, row_lengths, unit_rows
+from dex_jax._checks._meshes import on_any_mesh
 from dex_jax._checks._options import (
     Count,
     check_choice,
@@ -16,12 +24,16 @@ from dex_jax._checks._options import (
     check_number,
 )
 from dex_jax._checks._rows import check_rows, check_same_width, check_values, read_rows
+from dex_jax._checks._scores import narrow_scores, ranked_scores
+from dex_jax._checks._warnings import warn_user
 
 __all__ = [
     "EXTRA_MODULES",
+    "ArrayLike",
     "Count",
     "RowLengths",
     "check_choice",
+    "check_classes",
     "check_count",
     "check_ids",
     "check_masked_count",
@@ -30,10 +42,18 @@ __all__ = [
     "check_rows",
     "check_same_width",
     "check_values",
+    "host_value",
     "is_concrete",
     "missing_extra",
+    "narrow_scores",
+    "on_any_mesh",
+    "ranked_scores",
+    "read_array",
     "read_rows",
+    "replicated",
     "require",
     "row_lengths",
     "unit_rows",
+    "warn_of_distances",
+    "warn_user",
 ]

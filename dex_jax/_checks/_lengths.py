@@ -14,10 +14,45 @@ _TINY = 1e-20
 def unit_rows(rows: jax.Array) -> jax.Array:
     """Scales rows `[N, D]` to unit length without overflow at large or tiny values.
 
+    Rows of zeros stay zero. The derivative is finite wherever the length is: it is
+    `(I - u u^T) / length`, and 0 for rows of zeros.
+
     The sum of a row may be rounded in another way at another place of the array; see
     `dex_jax.neighbors._units` for equal rows that have to stay equal.
     """
     return row_lengths(rows).scaled(rows)
+
+
+@jax.custom_jvp
+def _over_length(
+    values: jax.Array, rows: jax.Array, size: jax.Array, root: jax.Array
+) -> jax.Array:
+    """`values` over the lengths of `rows`, both `[N, D]`, the lengths being known.
+
+    Left to itself, a derivative would square a factor of the length, which may be zero
+    or overflow. With u the unit rows, that of `v / |x|` is
+    `dv / |x| - (v / |x|) (u . dx / |x|)`, which divides by one length at a time.
+    """
+    del rows
+    return values / size / root
+
+
+@_over_length.defjvp
+def _over_length_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    values, rows, size, root = primals
+    values_dot, rows_dot, *_ = tangents
+    scaled = _over_length(values, rows, size, root)
+    unit = _over_length(rows, rows, size, root)
+    moved = _over_length(rows_dot, rows, size, root)
+    # A product and not a sum: XLA 0.10.2 for CPUs, under vmap, fuses the sum with the
+    # line below and gets it wrong.
+    along = jnp.einsum("nd,nd->n", unit, moved, precision="highest")
+    slope = _over_length(values_dot, rows, size, root) - scaled * along[:, None]
+    # A row of zeros has no direction to change.
+    there = jnp.any(rows != 0, axis=1, keepdims=True)
+    return scaled, jnp.where(there, slope, 0)
 
 
 class RowLengths(NamedTuple):
@@ -33,7 +68,7 @@ class RowLengths(NamedTuple):
 
     def scaled(self, rows: jax.Array) -> jax.Array:
         """The rows `[N, D]` over their lengths."""
-        return rows / self.size / self.root
+        return _over_length(rows, rows, self.size, self.root)
 
 
 def row_lengths(rows: jax.Array) -> RowLengths:
@@ -52,7 +87,8 @@ def row_lengths(rows: jax.Array) -> RowLengths:
         # XLA may divide by multiplying with the inverse, which outside of these bounds
         # is zero or infinite.
         size = jnp.where(size == 0, 1, jnp.clip(size, 2.0**-126, 2.0**126))
-        size = jnp.where(common, 1, size)
+        # A factor that the square below makes up for, whatever it is.
+        size = lax.stop_gradient(jnp.where(common, 1, size))
         small = jnp.sum((rows / size) ** 2, axis=1, keepdims=True)
         return size, jnp.where(common, square, jnp.where(small == 0, 1, small))
 

@@ -1,12 +1,18 @@
 """Options: counts, numbers and words."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks._arrays import is_concrete
+from dex_jax._checks._arrays import is_concrete, read_array
+
+# The largest count and the largest number that programs hold.
+_INT32 = int(np.iinfo(np.int32).max)
+_FLOAT32 = float(np.finfo(np.float32).max)
+# Characters of a refused value that an error shows.
+_LONGEST = 80
 
 
 class Count(NamedTuple):
@@ -21,16 +27,26 @@ class Count(NamedTuple):
     value: jax.Array | None = None
 
 
-def check_count(value: object, name: str, *, least: int = 1) -> int:
-    """Reads a static whole number such as `k`.
+def check_count(
+    value: object, name: str, *, least: int = 1, most: int | None = _INT32
+) -> int:
+    """Reads a static whole number such as `k`; one entry of an array is one too.
+
+    `most` is what int32 holds, the type that counts have in programs; None, for a
+    number that no program sees, is no limit.
 
     Raises:
-        ValueError: not an integer, or below `least`.
+        ValueError: not an integer, below `least` or above `most`.
     """
+    single = isinstance(value, (jax.Array, np.ndarray)) and value.shape == ()
+    if single and is_concrete(value):
+        value = np.asarray(value).item()
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"{name}: expected a whole number, got {value!r}")
+        raise ValueError(f"{name}: expected a whole number, got {_shown(value)}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value}")
     return int(value)
 
 
@@ -57,9 +73,6 @@ def check_masked_count(value: object, most: object, name: str) -> Count:
         return Count(width, traced.astype(jnp.int32))
     if most is None:
         return Count(check_count(value, name))
-    # One entry of an array of counts is a count too.
-    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
-        value = value.item()
     number, width = check_count(value, name), check_count(most, f"{name}_max")
     if number > width:
         raise ValueError(f"{name}: expected at most {name}_max={width}, got {number}")
@@ -67,21 +80,62 @@ def check_masked_count(value: object, most: object, name: str) -> Count:
 
 
 def check_number(
-    value: object, name: str, *, least: float = -np.inf, below: float = np.inf
-) -> None:
-    """Refuses an option that is no number in `[least, below)`; traced ones pass.
+    value: object,
+    name: str,
+    *,
+    least: float = -np.inf,
+    above: float = -np.inf,
+    below: float = np.inf,
+    most: float = _FLOAT32,
+) -> Any:
+    """Reads an option that is a real number in range.
+
+    The number has to be finite in float32; `most=inf` lets infinity pass. The bounds
+    `least` and `most` belong to the range, `above` and `below` do not. Of traced
+    numbers type and shape are checked alone.
+
+    Returns:
+        A Python float, which no compiled program finds too large, as it does large
+        integers; traced numbers as they are.
 
     Raises:
         ValueError: not one number, or out of range.
     """
-    if not is_concrete(value):
-        return
-    number = np.asarray(value)
-    real = number.dtype.kind in "fiu" or number.dtype == jnp.bfloat16
-    if number.shape != () or not real or not least <= float(number) < below:
-        upper = "" if below == np.inf else f" and below {below}"
-        lower = "" if least == -np.inf else f" of at least {least}"
-        raise ValueError(f"{name}: expected a number{lower}{upper}, got {value!r}")
+    number = _read_number(value)
+    if number is not None and not is_concrete(number):
+        return number
+    x = np.nan if number is None else float(number)
+    # NaN fails every comparison.
+    inside = least <= x <= most and x > above and (x < below or x == most)
+    if not inside or (abs(x) > _FLOAT32 and x != most):
+        lower = "" if above == -np.inf else f" above {above}"
+        lower = lower if least == -np.inf else f" of at least {least}"
+        upper = "" if below == np.inf else f" below {below}"
+        upper = upper if most >= _FLOAT32 else f" at most {most}"
+        bounds = f"{lower} and{upper}" if lower and upper else lower + upper
+        size = (
+            "" if np.isnan(x) or abs(x) <= _FLOAT32 else ", which float32 cannot hold"
+        )
+        shown = _shown(value)
+        raise ValueError(f"{name}: expected a number{bounds}, got {shown}{size}")
+    return x
+
+
+def _read_number(value: object) -> jax.Array | np.ndarray | None:
+    """One real number as an array; None for all else, such as text or None."""
+    try:
+        number = read_array(value, "number")
+    except ValueError:
+        return None
+    dtype = number.dtype
+    real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    return number if real and number.shape == () else None
+
+
+def _shown(value: object) -> str:
+    """A value as text of a length that fits an error message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
@@ -92,5 +146,5 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         allowed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {allowed}, got {_shown(value)}")
     return value

@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
 
-from dex_jax._checks._arrays import is_concrete
+from dex_jax._checks._arrays import host_value, is_concrete, read_array
 
 
 def check_rows(x: object, name: str) -> jax.Array:
@@ -19,7 +18,8 @@ def check_rows(x: object, name: str) -> jax.Array:
 
 
 def read_rows(x: object, name: str) -> jax.Array | np.ndarray:
-    array = x if isinstance(x, jax.Array) else np.asarray(x)
+    """Reads rows `[N, D]` of real numbers, in their own type."""
+    array = read_array(x, name)
     if array.ndim != 2:
         raise ValueError(f"{name}: expected rows [N, D], got shape {array.shape}")
     if 0 in array.shape:
@@ -37,45 +37,42 @@ def check_values(rows: jax.Array, name: str, count: int | None = None) -> jax.Ar
 
     With `count` only the first rows are checked.
     """
-    rows = _automatic(rows)
-    # One reduction finds both faults: the largest absolute value is NaN or infinite, or
-    # zero. Arrays that a caller's jit closes over are concrete, but what is computed
-    # from them is traced: hence the test of `sizes` and not of the rows.
-    sizes = _row_sizes(rows)
-    if is_concrete(sizes):
-        size = np.asarray(sizes)[:count]
-        bad = np.flatnonzero(~np.isfinite(size))
-        if bad.size:
+    count = rows.shape[0] if count is None else count
+    # Arrays that a caller's jit closes over are concrete, but what is computed from
+    # them is traced: hence the test of the faults and not of the rows.
+    faults = _faults(rows, jnp.asarray(count, jnp.int32))
+    if is_concrete(faults):
+        endless, first_endless, zero, first_zero = host_value(faults).tolist()
+        if endless:
             raise ValueError(
-                f"{name}: {bad.size} row(s) hold NaN or infinity, first row {bad[0]}"
+                f"{name}: {endless} row(s) hold NaN or infinity, first row "
+                f"{first_endless}"
             )
-        zero = np.flatnonzero(size == 0)
-        if zero.size:
+        if zero:
             raise ValueError(
-                f"{name}: {zero.size} row(s) are all zero and have no direction, "
-                f"first row {zero[0]}"
+                f"{name}: {zero} row(s) are all zero and have no direction, first row "
+                f"{first_zero}"
             )
     return rows
 
 
-def _automatic(rows: jax.Array) -> jax.Array:
-    """Rows where they are, but on a mesh whose axes have automatic type.
-
-    On axes of explicit type every gather would have to name the sharding of its result.
-    """
-    if not is_concrete(rows) or not isinstance(rows.sharding, NamedSharding):
-        return rows
-    mesh = rows.sharding.mesh
-    if AxisType.Explicit not in mesh.axis_types or not isinstance(mesh, Mesh):
-        return rows
-    automatic = Mesh(mesh.devices, mesh.axis_names)
-    return jax.device_put(rows, NamedSharding(automatic, rows.sharding.spec))
-
-
 @jax.jit
-def _row_sizes(rows: jax.Array) -> jax.Array:
-    """The largest absolute value of each row, `[N]`; NaN where a row holds NaN."""
-    return jnp.max(jnp.abs(rows), axis=1)
+def _faults(rows: jax.Array, count: jax.Array) -> jax.Array:
+    """Of the first `count` rows: how many are not finite and the first of them.
+
+    Then the same of those that are all zero, `[4]` int32. Only these four numbers leave
+    the devices, whatever their number.
+    """
+    # One reduction finds both faults: the largest absolute value is NaN or infinite, or
+    # zero.
+    size = jnp.max(jnp.abs(rows), axis=1)  # [N]
+    row = jnp.arange(rows.shape[0], dtype=jnp.int32)
+    faults = []
+    for bad in (~jnp.isfinite(size), size == 0):
+        bad &= row < count
+        first = jnp.where(bad, row, rows.shape[0]).min()
+        faults += [bad.sum(dtype=jnp.int32), first.astype(jnp.int32)]
+    return jnp.stack(faults)
 
 
 def check_same_width(

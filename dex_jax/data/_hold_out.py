@@ -87,7 +87,7 @@ def hold_out(
         (2, 1, 1)
     """
     check_count(identities, "identities")
-    check_count(seed, "seed", least=0)
+    check_count(seed, "seed", least=0, most=None)
     check_choice(by, "by", ("identity", "scene"))
     train = data.train
     real = (train.domains == REAL) & (train.identities != UNKNOWN)
@@ -155,7 +155,7 @@ def mix(
     """
     check_choice(synthetic, "synthetic", ("real", "balanced", "full"))
     check_count(synthetic_identities, "synthetic_identities")
-    check_count(seed, "seed", least=0)
+    check_count(seed, "seed", least=0, most=None)
     train = data.train
     real = train.domains == REAL
     if synthetic == "real":

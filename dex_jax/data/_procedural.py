@@ -82,7 +82,7 @@ def load_procedural(
         (40, 40, 3)
     """
     recipe = RECIPES[check_choice(size, "size", tuple(RECIPES))]
-    seed = check_count(seed, "seed", least=0)
+    seed = check_count(seed, "seed", least=0, most=None)
     jobs = plan(recipe, seed)
     content = digest(recipe, jobs)
     if workers is None:

@@ -23,7 +23,7 @@ def random_gallery(identities: np.ndarray, *, draw: int, seed: int = 0) -> np.nd
         (1, 1)
     """
     check_count(draw, "draw", least=0)
-    check_count(seed, "seed", least=0)
+    check_count(seed, "seed", least=0, most=None)
     rng = np.random.default_rng((seed, 4, draw))
     identities = np.asarray(identities, np.int64)
     shuffled = rng.permutation(identities.size)

@@ -180,7 +180,7 @@ class Protocol:
         if self.top is not None:
             check_count(self.top, "top")
         check_count(self.draws, "draws")
-        check_count(self.draw_seed, "draw_seed", least=0)
+        check_count(self.draw_seed, "draw_seed", least=0, most=None)
         check_choice(self.ap_denominator, "ap_denominator", ("positives", "min"))
         check_choice(self.gallery_unit, "gallery_unit", ("image", "tracklet"))
 

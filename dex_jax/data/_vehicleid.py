@@ -61,7 +61,7 @@ def load_vehicleid(
     check_choice(size, "size", tuple(SIZES))
     if draw is not None:
         check_count(draw, "draw", least=0)
-    check_count(seed, "seed", least=0)
+    check_count(seed, "seed", least=0, most=None)
     reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
     lists = reader.root / LISTS
     test = sorted(_read(reader, _test_list(lists, SIZES[size])))

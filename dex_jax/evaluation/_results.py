@@ -146,7 +146,7 @@ def run_row(
     ids, scores = np.asarray(best.ids), np.asarray(best.scores)
     if protocol.gallery_unit == "tracklet":
         units = by_tracklet(ranked, file)
-        best = top_k(jnp.asarray(units.scores), k=min(KEPT, units.scores.shape[1]))
+        best = top_k(units.scores, k=min(KEPT, units.scores.shape[1]))
         ids = np.take_along_axis(units.images, np.asarray(best.ids), axis=1)
         scores = np.asarray(best.scores)
     note = (
@@ -216,7 +216,8 @@ def rank_all(
     """Runs a chain on a file.
 
     Args:
-        file: Q queries and G gallery images; an image without tracklet stands alone.
+        file: Q queries and G gallery images; where it has no tracklets, each stands
+            alone.
         pipeline: the chain.
         cache: neighbour graphs shared with other chains.
 
@@ -224,12 +225,13 @@ def rank_all(
         Scores `[Q, G]` on the host, or the first 1000 ranks where those would not fit;
         and the first 100 ranks.
     """
+    num_gallery = len(file.gallery_names)
+    tracklets = file.gallery_tracklets
     embeddings = Embeddings(
         jnp.asarray(file.query_features),
         jnp.asarray(file.gallery_features),
-        jnp.asarray(file.gallery_tracklet_ids(), jnp.int32),
+        np.full(num_gallery, -1) if tracklets is None else tracklets,
     )
-    num_gallery = len(file.gallery_names)
     kept = min(KEPT, num_gallery)
     if len(file.query_names) * num_gallery <= _DENSE_LIMIT:
         scores = pipeline(embeddings, cache=cache)

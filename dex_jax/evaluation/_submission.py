@@ -122,11 +122,13 @@ def read_ranking(
         gallery: G.
 
     Returns:
-        A `Ranking`, or scores `[Q, G]`, larger is better.
+        A `Ranking`, or scores `[Q, G]` of the type of the distances, larger is better:
+        the negative distances, for integers those less 1.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another shape, NaN, or what `read_submission` refuses.
+        ValueError: another shape, NaN, no real numbers, or what `read_submission`
+            refuses.
     """
     path = Path(path)
     if path.suffix != ".npy" or not path.is_file():
@@ -143,7 +145,9 @@ def read_ranking(
         raise ValueError(f"{path}: expected real numbers, got {distances.dtype}")
     if np.isnan(distances).any():
         raise ValueError(f"{path}: row {np.isnan(distances).any(1).argmax()} holds NaN")
-    return -distances.astype(np.float32)
+    # In their own type, in which they are ranked. The inverse of all bits, for integers
+    # with a sign -d - 1, orders as -d would and has no value that overflows.
+    return -distances if distances.dtype.kind == "f" else ~distances
 
 
 def _check_line(ids: np.ndarray, gallery: int, where: str, *, first: int) -> None:

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import check_ids, is_concrete
+from dex_jax._checks import ArrayLike, check_ids, on_any_mesh
+from dex_jax.losses._inputs import read_matrix, read_option
 
 
+@on_any_mesh
 def circle(
-    embeddings: jax.Array,
-    labels: jax.Array,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
     *,
     margin: float | jax.Array = 0.25,
     scale: float | jax.Array = 128.0,
@@ -38,7 +40,8 @@ def circle(
         The mean over the anchors, a scalar.
 
     Raises:
-        ValueError: a wrong shape, a margin or a scale out of range.
+        ValueError: a wrong shape or type, a margin or a scale that is not one number in
+            range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,22 +51,17 @@ def circle(
         >>> bool(jnp.allclose(loss, jnp.log1p(jnp.exp(exponent))))
         True
     """
-    x = jnp.asarray(embeddings)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"embeddings: expected [B, D], got shape {x.shape}")
-    labels = check_ids(labels, "labels", size=x.shape[0])
-    if is_concrete(margin) and not 0 <= float(margin) <= 1:
-        raise ValueError(f"margin: expected a number in [0, 1], got {margin}")
-    if is_concrete(scale) and not 0 < float(scale) < np.inf:
-        raise ValueError(f"scale: expected a number above 0, got {scale}")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    identities = check_ids(labels, "labels", size=x.shape[0], text=False)
+    margin = read_option(margin, "margin", x, least=0, most=1)
+    scale = read_option(scale, "scale", x, above=0)
     square = jnp.sum(x * x, axis=1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.where(square > 1e-24, square, 1e-24))
     cosine = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)  # [B, B]
     fixed = jax.lax.stop_gradient(cosine)
     push = jax.nn.relu(fixed + margin) * (cosine - margin)
     pull = -jax.nn.relu(1 + margin - fixed) * (cosine - 1 + margin)
-    same = labels[:, None] == labels[None, :]
+    same = identities[:, None] == identities[None, :]
     others = same & ~np.eye(len(x), dtype=bool)
     both = jnp.any(others, axis=1) & jnp.any(~same, axis=1)
     # A sum over no pairs is -inf, whose gradient is not a number: it is never taken.

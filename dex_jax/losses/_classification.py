@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import check_ids, is_concrete
+from dex_jax._checks import ArrayLike, check_classes, on_any_mesh
+from dex_jax.losses._inputs import read_matrix, read_option
 
 
+@on_any_mesh
 def label_smoothed_cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, epsilon: float | jax.Array = 0.1
+    logits: ArrayLike, labels: ArrayLike, *, epsilon: float | jax.Array = 0.1
 ) -> jax.Array:
     """Cross-entropy against smoothed one-hot targets, averaged over the batch.
 
@@ -22,15 +24,15 @@ def label_smoothed_cross_entropy(
     Args:
         logits: `[B, C]`, floating.
         labels: integer `[B]` in `0 .. C - 1`. Checked when concrete; under tracing a
-            label at `C` or above gives NaN.
+            label outside gives NaN.
         epsilon: smoothing in `[0, 1]`, traced; 0 is the plain cross-entropy.
 
     Returns:
         The mean over the batch, a scalar.
 
     Raises:
-        ValueError: a wrong shape, a label outside `0 .. C - 1`, `epsilon` outside
-            `[0, 1]`.
+        ValueError: a wrong shape or type, a label outside `0 .. C - 1`, `epsilon` that
+            is not one number in `[0, 1]`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,30 +42,20 @@ def label_smoothed_cross_entropy(
         >>> bool(jnp.allclose(loss, jnp.log(4.0)))
         True
     """
-    logits = jnp.asarray(logits)
-    if logits.ndim != 2 or 0 in logits.shape:
-        raise ValueError(f"logits: expected [B, C], got shape {logits.shape}")
-    B, C = logits.shape
-    labels = check_ids(labels, "labels", size=B)
-    if is_concrete(labels):
-        values = np.asarray(labels)
-        if values.min() < 0 or values.max() >= C:
-            raise ValueError(
-                f"labels: expected values in 0 .. {C - 1} for {C} classes, got "
-                f"{values.min()} .. {values.max()}"
-            )
-    if is_concrete(epsilon) and not 0 <= float(epsilon) <= 1:
-        raise ValueError(f"epsilon: expected a number in [0, 1], got {epsilon}")
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = read_matrix(logits, "logits", "[B, C]")
+    B, C = wide.shape
+    classes = check_classes(labels, "labels", size=B, classes=C)
+    epsilon = read_option(epsilon, "epsilon", wide, least=0, most=1)
     log_probability = jax.nn.log_softmax(wide, axis=1)  # [B, C]
-    true_class = jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
+    true_class = jnp.take_along_axis(log_probability, classes[:, None], axis=1)[:, 0]
     uniform = jnp.mean(log_probability, axis=1)  # [B]
     return -jnp.mean((1 - epsilon) * true_class + epsilon * uniform)
 
 
+@on_any_mesh
 def additive_angular_margin(
-    cosines: jax.Array,
-    labels: jax.Array,
+    cosines: ArrayLike,
+    labels: ArrayLike,
     *,
     margin: float | jax.Array = 0.3,
     scale: float | jax.Array = 30.0,
@@ -80,7 +72,8 @@ def additive_angular_margin(
 
     Args:
         cosines: `[B, C]`, floating, in [-1, 1].
-        labels: integer `[B]` in `0 .. C - 1`.
+        labels: integer `[B]` in `0 .. C - 1`. Checked when concrete; under tracing a
+            row with a label outside has no margin.
         margin: an angle in [0, pi / 2], traced; 0 is the normalised softmax.
         scale: above 0, traced.
 
@@ -88,7 +81,8 @@ def additive_angular_margin(
         Logits `[B, C]`, at least float32, for `label_smoothed_cross_entropy`.
 
     Raises:
-        ValueError: a wrong shape, a margin or a scale out of range.
+        ValueError: a wrong shape or type, a label outside `0 .. C - 1`, a margin or a
+            scale that is not one number in range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,21 +93,17 @@ def additive_angular_margin(
         >>> logits.round(4).tolist()
         [[0.0, 5.0]]
     """
-    cosines = jnp.asarray(cosines)
-    if cosines.ndim != 2 or 0 in cosines.shape:
-        raise ValueError(f"cosines: expected [B, C], got shape {cosines.shape}")
-    labels = check_ids(labels, "labels", size=cosines.shape[0])
-    if is_concrete(margin) and not 0 <= float(margin) <= np.pi / 2:
-        raise ValueError(f"margin: expected an angle in [0, pi / 2], got {margin}")
-    if is_concrete(scale) and not 0 < float(scale) < np.inf:
-        raise ValueError(f"scale: expected a number above 0, got {scale}")
-    cosines = cosines.astype(jnp.promote_types(cosines.dtype, jnp.float32))
-    square = 1 - cosines * cosines
+    cosine = read_matrix(cosines, "cosines", "[B, C]")
+    B, C = cosine.shape
+    classes = check_classes(labels, "labels", size=B, classes=C)
+    margin = read_option(margin, "margin", cosine, least=0, most=np.pi / 2)
+    scale = read_option(scale, "scale", cosine, above=0)
+    square = 1 - cosine * cosine
     # A floor before the root, so that its gradient at a cosine of 1 is 0.
-    tiny = np.finfo(cosines.dtype).eps
+    tiny = np.finfo(cosine.dtype).eps
     sine = jnp.sqrt(jnp.where(square > tiny, square, tiny))
-    turned = cosines * jnp.cos(margin) - sine * jnp.sin(margin)  # cos(theta + margin)
-    beyond = cosines - margin * jnp.sin(margin)
-    harder = jnp.where(cosines > -jnp.cos(margin), turned, beyond)
-    true_class = jax.nn.one_hot(labels, cosines.shape[1], dtype=bool)
-    return scale * jnp.where(true_class, harder, cosines)
+    turned = cosine * jnp.cos(margin) - sine * jnp.sin(margin)  # cos(theta + margin)
+    beyond = cosine - margin * jnp.sin(margin)
+    harder = jnp.where(cosine > -jnp.cos(margin), turned, beyond)
+    true_class = jax.nn.one_hot(classes, C, dtype=bool)
+    return scale * jnp.where(true_class, harder, cosine)

@@ -4,12 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import check_choice, check_ids, is_concrete
+from dex_jax._checks import (
+    ArrayLike,
+    check_choice,
+    check_ids,
+    on_any_mesh,
+)
+from dex_jax.losses._inputs import read_matrix, read_option
 
 
+@on_any_mesh
 def batch_hard_triplet(
-    embeddings: jax.Array,
-    labels: jax.Array,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
     *,
     margin: float | jax.Array | None = 1.2,
     normalize: bool = False,
@@ -43,7 +50,8 @@ def batch_hard_triplet(
         The loss, a scalar.
 
     Raises:
-        ValueError: a wrong shape, a negative margin, another `reduction`.
+        ValueError: a wrong shape or type, a margin that is not one number of at least
+            0, another `reduction`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,25 +59,23 @@ def batch_hard_triplet(
         >>> float(batch_hard_triplet(x, jnp.array([0, 0, 1, 1]), margin=1.0))
         0.75
     """
-    x = jnp.asarray(embeddings)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"embeddings: expected [B, D], got shape {x.shape}")
-    labels = check_ids(labels, "labels", size=x.shape[0])
+    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    identities = check_ids(labels, "labels", size=x.shape[0], text=False)
     check_choice(reduction, "reduction", ("mean", "sum"))
-    if margin is not None and is_concrete(margin) and not float(margin) >= 0:
-        raise ValueError(f"margin: expected None or a number >= 0, got {margin}")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if margin is not None:
+        margin = read_option(margin, "margin", x, least=0)
     if normalize:
         x = x / (_length(x, floor=0.0)[:, None] + 1e-12)
-    positive, negative, has_negative = _hardest(jax.lax.stop_gradient(x), labels)
+    positive, negative, has_negative = _hardest(jax.lax.stop_gradient(x), identities)
     gap = _length(x - x[positive]) - _length(x - x[negative])  # [B]
     loss = jax.nn.softplus(gap) if margin is None else jax.nn.relu(gap + margin)
     loss = jnp.where(has_negative, loss, 0)
     return jnp.mean(loss) if reduction == "mean" else jnp.sum(loss)
 
 
+@on_any_mesh
 def hardest_distances(
-    embeddings: jax.Array, labels: jax.Array
+    embeddings: ArrayLike, labels: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """How far each anchor's hardest positive and hardest negative are.
 
@@ -83,6 +89,9 @@ def hardest_distances(
         Euclidean distances `[B]` to the farthest positive and to the nearest negative,
         as `batch_hard_triplet` mines them.
 
+    Raises:
+        ValueError: a wrong shape or type.
+
     Example:
         >>> import jax.numpy as jnp
         >>> x = jnp.array([[0.0], [1.0], [3.0], [7.0]])
@@ -90,8 +99,9 @@ def hardest_distances(
         >>> positive.tolist(), negative.tolist()
         ([1.0, 1.0, 4.0, 4.0], [3.0, 2.0, 2.0, 6.0])
     """
-    x = jnp.asarray(embeddings, jnp.float32)
-    positive, negative, _ = _hardest(x, labels)
+    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    identities = check_ids(labels, "labels", size=x.shape[0], text=False)
+    positive, negative, _ = _hardest(x, identities)
     return _length(x - x[positive]), _length(x - x[negative])
 
 

@@ -210,5 +210,5 @@ class InvertedResidual(nnx.Module):
                 "key: this network has stochastic depth; training needs a random key"
             )
         keep = 1 - self.drop_rate
-        kept = jax.random.bernoulli(key, keep, (x.shape[0], 1, 1, 1))
+        kept = jax.random.uniform(key, (x.shape[0], 1, 1, 1), jnp.float32) < keep
         return jnp.where(kept, x / keep, 0).astype(x.dtype)

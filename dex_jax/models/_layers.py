@@ -33,17 +33,19 @@ Activation = Callable[[jax.Array], jax.Array]
 
 def constant(shape: Sequence[int], value: float) -> nnx.Param:
     """A parameter that starts at one value."""
-    return nnx.Param(jnp.zeros(tuple(shape)), start=("constant", value))
+    return nnx.Param(jnp.zeros(tuple(shape), jnp.float32), start=("constant", value))
 
 
 def normal(shape: Sequence[int], std: float) -> nnx.Param:
     """A parameter that starts as normal noise."""
-    return nnx.Param(jnp.zeros(tuple(shape)), start=("normal", std))
+    return nnx.Param(jnp.zeros(tuple(shape), jnp.float32), start=("normal", std))
 
 
 def statistic(shape: Sequence[int], value: float) -> nnx.BatchStat:
     """A running statistic that starts at one value."""
-    return nnx.BatchStat(jnp.zeros(tuple(shape)), start=("constant", value))
+    return nnx.BatchStat(
+        jnp.zeros(tuple(shape), jnp.float32), start=("constant", value)
+    )
 
 
 def largest(x: jax.Array, *, axis: int) -> jax.Array:

@@ -78,9 +78,14 @@ def repeat(
 
     So what a body computes from int32 arrays and the counter stays int32.
     """
-    # A Python number would be int64 where `jax_enable_x64` is set.
+    # Where `jax_enable_x64` is set, Python numbers would be int64, and the counter of
+    # a loop of one trip is.
     end = np.int32(number) if isinstance(number, int) else number.astype(np.int32)
-    return lax.fori_loop(np.int32(0), end, body, carry)
+
+    def step(i: jax.Array, carry: Tree) -> Tree:
+        return body(lax.convert_element_type(i, np.int32), carry)
+
+    return lax.fori_loop(np.int32(0), end, step, carry)
 
 
 def map_blocks(function: Callable[[jax.Array], Tree], blocks: Blocks) -> Tree:

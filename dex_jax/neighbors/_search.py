@@ -5,21 +5,24 @@ by whole rows (`_rows`), the wide form, or by the parts of a mesh (`_mesh`).
 """
 
 import functools
-import warnings
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax import lax
 
 from dex_jax._checks import (
+    ArrayLike,
     Count,
     check_choice,
     check_count,
     check_rows,
     check_same_width,
     is_concrete,
+    on_any_mesh,
     unit_rows,
+    warn_user,
 )
+from dex_jax.neighbors._derivative import with_derivative
 from dex_jax.neighbors._duplicates import find_duplicates, fingerprints, spread
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards, search_shards, self_search_shards
@@ -31,6 +34,7 @@ from dex_jax.neighbors._tiles import search_tiles, self_search_tiles
 from dex_jax.neighbors._units import unit_set
 
 
+@on_any_mesh
 def nearest_neighbors(
     queries: ArrayLike,
     database: ArrayLike,
@@ -49,6 +53,9 @@ def nearest_neighbors(
     CPUs and accelerators run different kernels, "cpu" and "wide", with the same
     neighbours and scores that differ by rounding; `form` or the environment variable
     `DEX_JAX_FORM` chooses one by hand.
+
+    Scores can be differentiated in both sets, in forward and reverse mode: the ids are
+    held fixed.
 
     Args:
         queries: `[M, D]`, real numbers, read as float32; finite, any row length but
@@ -128,26 +135,19 @@ def _without_self(found: Neighbors) -> Neighbors:
     )
 
 
-def limit_k(k: int, size: int, name: str, *, stacklevel: int = 3) -> int:
-    """Returns `k`, or `size` with a warning that names both where `k` is more.
-
-    `stacklevel` is that of `warnings.warn`: 3 is who called the caller.
-    """
+def limit_k(k: int, size: int, name: str) -> int:
+    """Returns `k`, or `size` with a warning that names both where `k` is more."""
     if k <= size:
         return k
-    warnings.warn(
-        f"{name}={k} is more than the {size} there are; using {size}",
-        UserWarning,
-        stacklevel=stacklevel,
-    )
+    warn_user(f"{name}={k} is more than the {size} there are; using {size}")
     return size
 
 
 def limit_count(count: Count, size: int, name: str) -> Count:
     """`limit_k` of a count, or of its maximum where it has one."""
     if count.value is None:
-        return Count(limit_k(count.width, size, name, stacklevel=4))
-    width = limit_k(count.width, size, f"{name}_max", stacklevel=4)
+        return Count(limit_k(count.width, size, name))
+    width = limit_k(count.width, size, f"{name}_max")
     # The value may be traced, so that what exceeds the width is cut without a warning.
     return Count(width, jnp.minimum(count.value, width))
 
@@ -167,11 +167,13 @@ def search(
     then holds all lists.
     """
     shards = row_shards(database)
+    rows = lax.stop_gradient((queries, database))
     if shards is None:
-        return _search(queries, database, valid, k=k, precision=precision)
-    return search_shards(
-        queries, database, valid, shards=shards, k=k, precision=precision
-    )
+        found = _search(*rows, valid, k=k, precision=precision)
+    else:
+        found = search_shards(*rows, valid, shards=shards, k=k, precision=precision)
+    scores = with_derivative(found.scores, found.ids, queries, database)
+    return Neighbors(found.ids, scores)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "precision"))
@@ -213,11 +215,15 @@ def _self_search(
     rows: jax.Array, *, k: int, precision: str, minimum: bool
 ) -> NeighborLists:
     shards = row_shards(rows)
+    fixed = lax.stop_gradient(rows)
     if shards is None:
-        return search_itself(rows, None, k=k, precision=precision, minimum=minimum)
-    return self_search_shards(
-        rows, shards=shards, k=k, precision=precision, minimum=minimum
-    )
+        found = search_itself(fixed, None, k=k, precision=precision, minimum=minimum)
+    else:
+        found = self_search_shards(
+            fixed, shards=shards, k=k, precision=precision, minimum=minimum
+        )
+    # The minimum gets no derivative: k-reciprocal alone reads it, and refuses one.
+    return found._replace(scores=with_derivative(found.scores, found.ids, rows, rows))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "precision", "minimum"))

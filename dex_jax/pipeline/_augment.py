@@ -84,7 +84,7 @@ def augment(
     B, H, W, _ = images.shape
     keys = jax.random.split(key, 4)
     x = jnp.asarray(images, jnp.float32) / 255
-    mirrored = jax.random.uniform(keys[0], (B, 1, 1, 1)) < flip
+    mirrored = jax.random.uniform(keys[0], (B, 1, 1, 1), jnp.float32) < flip
     x = jnp.where(mirrored, x[:, :, ::-1], x)
     x = _change_light(keys[1], keys[2], x, contrast, brightness)
     boxes = jax.vmap(lambda k: _box(k, (H, W), erase))
@@ -103,18 +103,18 @@ def _change_light(
     grey = jnp.array([0.299, 0.587, 0.114], jnp.float32)
     mean = jnp.mean(x @ grey, axis=(1, 2)).reshape(shape)
     factor = 1 + contrast * jax.random.uniform(
-        contrast_key, shape, minval=-1.0, maxval=1.0
+        contrast_key, shape, jnp.float32, minval=-1.0, maxval=1.0
     )
     x = jnp.clip(mean + factor * (x - mean), 0.0, 1.0)
     factor = 1 + brightness * jax.random.uniform(
-        brightness_key, shape, minval=-1.0, maxval=1.0
+        brightness_key, shape, jnp.float32, minval=-1.0, maxval=1.0
     )
     return jnp.clip(factor * x, 0.0, 1.0)
 
 
 def _box(key: jax.Array, shape: tuple[int, int], probability: float) -> jax.Array:
     H, W = shape
-    u = jax.random.uniform(key, (_TRIES, 5))
+    u = jax.random.uniform(key, (_TRIES, 5), jnp.float32)
     pixels = H * W * (_AREA[0] + u[:, 0] * (_AREA[1] - _AREA[0]))
     ratio = _ASPECT[0] + u[:, 1] * (_ASPECT[1] - _ASPECT[0])
     heights = jnp.round(jnp.sqrt(pixels * ratio))

@@ -62,7 +62,7 @@ class IdentityBatches:
             )
         self.ids_per_batch = check_count(ids_per_batch, "ids_per_batch")
         self.images_per_id = check_count(images_per_id, "images_per_id")
-        self.seed = check_count(seed, "seed", least=0)
+        self.seed = check_count(seed, "seed", least=0, most=None)
         self.size = values.size
         order = np.argsort(values, kind="stable")
         first = np.unique(values[order], return_index=True)[1]

@@ -13,7 +13,7 @@ from typing import overload
 
 import jax
 
-from dex_jax._checks import check_count
+from dex_jax._checks import check_count, on_any_mesh
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_k
@@ -70,6 +70,7 @@ class Pipeline:
     def __call__(
         self, embeddings: Embeddings, *, top: int, cache: NeighborCache | None = None
     ) -> Ranking: ...
+    @on_any_mesh
     def __call__(
         self,
         embeddings: Embeddings,
@@ -240,10 +241,9 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
             raise ValueError(
                 f"{name} has no option {option!r}; {allowed(option, known)}"
             )
-    # A count beyond int32 overflows where it is converted.
     try:
         return make(**options)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 

@@ -4,18 +4,20 @@ Each gallery row becomes the weighted sum of itself and its nearest gallery rows
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    ArrayLike,
     Count,
     check_choice,
     check_masked_count,
     check_number,
     check_rows,
+    on_any_mesh,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._search import limit_count, self_lists
@@ -25,6 +27,7 @@ from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 INCLUDE_SELF = ("plus", "top_k")
 
 
+@on_any_mesh
 def database_augmentation(
     gallery: ArrayLike,
     *,
@@ -39,7 +42,8 @@ def database_augmentation(
     the gallery alone. At `alpha` 0 images of equal neighbour sets become equal bit by
     bit, since neighbours are summed in gallery order: they tie exactly in a search.
     CPUs and accelerators run different kernels, and rows differ by rounding; see
-    `dex_jax.neighbors.form`.
+    `dex_jax.neighbors.form`. Can be differentiated in `gallery` and `alpha`, in forward
+    and reverse mode: which neighbours are summed is held fixed.
 
     Args:
         gallery: `[G, D]` numbers, finite, any row length but zero; read as float32.
@@ -64,24 +68,26 @@ def database_augmentation(
         >>> database_augmentation(gallery, k=1)[0].round(3)
         Array([0.707, 0.707], dtype=float32)
     """
-    count = check_options(k=k, alpha=alpha, include_self=include_self, k_max=k_max)
+    count, alpha = read_options(
+        k=k, alpha=alpha, include_self=include_self, k_max=k_max
+    )
     rows = unit_set(check_rows(gallery, "gallery"))
     read = entries(count, rows.shape[0], include_self=include_self)
     graph = self_lists(rows, k=read.width)
     return augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
 
 
-def check_options(
+def read_options(
     *,
     k: int | jax.Array,
     alpha: float | jax.Array,
     include_self: str,
     k_max: int | None,
-) -> Count:
-    """Refuses options out of range; returns `k` and its maximum."""
-    check_number(alpha, "alpha", least=0)
+) -> tuple[Count, Any]:
+    """Reads `k` with its maximum, and `alpha`; refuses options out of range."""
+    alpha = check_number(alpha, "alpha", least=0)
     check_choice(include_self, "include_self", INCLUDE_SELF)
-    return check_masked_count(k, k_max, "k")
+    return check_masked_count(k, k_max, "k"), alpha
 
 
 def entries(count: Count, size: int, *, include_self: str) -> Count:

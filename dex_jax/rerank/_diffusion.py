@@ -11,15 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    ArrayLike,
     Count,
     check_choice,
     check_count,
     check_masked_count,
     check_number,
     is_concrete,
+    on_any_mesh,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._blocks import divide, repeat
@@ -44,6 +45,7 @@ POWER_STEPS = 25
 _TOLERANCE = 1e-6
 
 
+@on_any_mesh
 def diffusion(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -57,6 +59,7 @@ def diffusion(
     initial: str = "y",
     k_max: int | None = None,
     k_query_max: int | None = None,
+    remat: bool = False,
 ) -> jax.Array:
     """Scores the gallery by diffusing each query over the gallery's graph.
 
@@ -71,6 +74,11 @@ def diffusion(
     `nearest_neighbors`), so that other numbers of queries reuse compiled programs. CPUs
     and accelerators run different kernels, whose scores differ by rounding (see
     `dex_jax.neighbors.form`).
+
+    Can be differentiated in `query`, `gallery`, `alpha` and `gamma`: the lists, and so
+    the edges, are held fixed. In forward mode always; in reverse mode if `iterations`
+    is a Python number, or `solver` is "cg", which solves one more system. The backward
+    pass keeps `f` of all steps, `iterations` arrays `[Q, G]`; see `remat`.
 
     Args:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
@@ -87,6 +95,9 @@ def diffusion(
         k_max: if given, the static width of the graph's lists, and `k` may be traced:
             what lies beyond `k` is masked. Beyond `G`: all of them, and one warning.
         k_query_max: the same for `k_query`.
+        remat: for reverse mode: the backward pass computes the steps of a block of
+            queries anew, 32 on a CPU and up to 512 in the wide form, and keeps
+            `iterations` arrays `[G, block]`. Changes no result.
 
     Returns:
         Scores `[Q, G]` float32, at least 0 up to rounding; larger is better.
@@ -94,7 +105,7 @@ def diffusion(
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, an option out of
             its range, a count above its maximum or traced without it, `iterations` or
-            `initial` given to "cg".
+            `initial` given to "cg", or `remat` that is no bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,15 +114,17 @@ def diffusion(
         >>> bool(scores[0, 1] > 0)  # reached over image 0 alone
         True
     """
-    check_options(alpha, gamma, iterations, solver, initial)
+    options, tiles = read_options(
+        alpha, gamma, iterations, solver, initial, remat=remat
+    )
     counts = check_counts(k, k_query, k_max, k_query_max)
     pair = read_pair(query, gallery)
     own, near = limit_counts(counts, pair.gallery.shape[0])
     scan = diffusion_scan(
         search(pair.query, pair.gallery, k=near.width),
         self_lists(pair.gallery, k=own.width),
-        Options(alpha, gamma, iterations, own.value, near.value),
-        solve(solver, initial, iterations),
+        options._replace(k=own.value, k_query=near.value),
+        tiles,
         pair,
     )
     return first_rows(all_scores(scan), pair.number)
@@ -136,29 +149,6 @@ def limit_counts(counts: tuple[Count, Count], size: int) -> tuple[Count, Count]:
     return limit_count(own, size, "k"), limit_count(near, size, "k_query")
 
 
-def check_options(
-    alpha: float | jax.Array,
-    gamma: float | jax.Array,
-    iterations: int | jax.Array,
-    solver: str,
-    initial: str,
-) -> None:
-    """Refuses options out of range; traced values pass unchecked."""
-    check_choice(solver, "solver", SOLVERS)
-    check_choice(initial, "initial", INITIALS)
-    check_number(alpha, "alpha", least=0, below=1)
-    check_number(gamma, "gamma", least=0)
-    if is_concrete(iterations):
-        check_count(iterations, "iterations", least=0)
-    # Left at its default, `iterations` may stand beside solver="cg".
-    given = not is_concrete(iterations) or iterations != POWER_STEPS
-    if solver == "cg" and (given or initial != "y"):
-        raise ValueError(
-            "iterations and initial belong to solver='power'; 'cg' runs until it has "
-            f"converged, got iterations={iterations}, initial={initial!r}"
-        )
-
-
 class Options(NamedTuple):
     """Options that may be traced; `k`, `k_query` are None where all entries count."""
 
@@ -169,10 +159,38 @@ class Options(NamedTuple):
     k_query: jax.Array | None = None
 
 
-def solve(solver: str, initial: str, iterations: int | jax.Array) -> "Solve":
-    """The tiles of a solver, of known length where `iterations` is a Python number."""
-    known = int(iterations) if isinstance(iterations, int) else None
-    return Solve(solver, initial, known)
+def read_options(
+    alpha: float | jax.Array,
+    gamma: float | jax.Array,
+    iterations: int | jax.Array,
+    solver: str,
+    initial: str,
+    *,
+    remat: bool,
+) -> tuple[Options, "Solve"]:
+    """Reads all options but counts: what may be traced, and the tiles of the solver.
+
+    Raises:
+        ValueError: an option out of range; traced values pass unchecked.
+    """
+    check_choice(solver, "solver", SOLVERS)
+    check_choice(initial, "initial", INITIALS)
+    alpha = check_number(alpha, "alpha", least=0, below=1)
+    gamma = check_number(gamma, "gamma", least=0)
+    if not isinstance(remat, bool):
+        raise ValueError(f"remat: expected True or False, got {remat!r}")
+    known = None  # the number of steps, where the loop has a known length
+    if is_concrete(iterations):
+        number = check_count(iterations, "iterations", least=0)
+        # An array is passed on as one: a program then serves any number.
+        known = None if isinstance(iterations, jax.Array) else number
+    # Left at its default, `iterations` may stand beside solver="cg".
+    if solver == "cg" and (known != POWER_STEPS or initial != "y"):
+        raise ValueError(
+            "iterations and initial belong to solver='power'; 'cg' runs until it has "
+            f"converged, got iterations={iterations}, initial={initial!r}"
+        )
+    return Options(alpha, gamma, iterations), Solve(solver, initial, known, remat)
 
 
 class _Whole(NamedTuple):
@@ -197,8 +215,9 @@ def diffusion_scan(
     """
     shards = row_shards(pair.gallery)
     # On a CPU blocks of padding are skipped. That makes the number of blocks depend on
-    # data, which the wide form avoids.
-    queries = pair.queries if shards is None and not is_wide() else None
+    # data, which the wide form avoids, and which reverse mode does not allow.
+    known = is_concrete(*jax.tree.leaves((start, lists, options)))
+    queries = pair.queries if shards is None and known and not is_wide() else None
     return Scan(
         own=start,
         whole=_Whole(lists, options, queries),
@@ -218,11 +237,13 @@ class Solve:
         initial: one of `INITIALS`.
         iterations: power steps where their number is known when tracing, which
             makes a loop of known length; else None.
+        remat: computes a block anew in the backward pass.
     """
 
     solver: str
     initial: str
     iterations: int | None = None
+    remat: bool = False
 
     def __call__(
         self,
@@ -239,15 +260,19 @@ class Solve:
         weights = first_few(weights, options.k_query)  # [Q, K']
         column = jnp.arange(blocks.size, dtype=jnp.int32)[:, None]
 
-        def block(i: jax.Array, carry: Carry) -> Carry:
+        def scores(i: jax.Array) -> jax.Array:
             # A query a column [G, b], so that an edge adds a contiguous row of f.
             y = jnp.zeros((G, blocks.size), jnp.float32)
             place = graph.place[blocks.take(start.ids, i)]  # [b, K']
             f = self._solve(
                 graph, options, y.at[place, column].set(blocks.take(weights, i))
             )
-            scores = f[graph.place].T  # [b, G], in gallery order again
-            return take(carry, Tile(scores, blocks.start(i), jnp.int32(0)))
+            return f[graph.place].T  # [b, G], in gallery order again
+
+        some = jax.checkpoint(scores) if self.remat else scores
+
+        def block(i: jax.Array, carry: Carry) -> Carry:
+            return take(carry, Tile(some(i), blocks.start(i), jnp.int32(0)))
 
         number = blocks.number if queries is None else -(-queries // blocks.size)
         return repeat(number, block, carry)
@@ -257,10 +282,13 @@ class Solve:
         alpha = jnp.asarray(options.alpha, jnp.float32)
         if self.solver == "cg":
             # The fixed point of the power iteration: (I - alpha S) f = (1 - alpha) y.
-            return conjugate_gradients(
+            most = _most_steps(alpha)
+            # The derivative of a solution solves the same system.
+            return lax.custom_linear_solve(
                 lambda f: f - alpha * propagate(graph, f),
                 (1 - alpha) * y,
-                most=_most_steps(alpha),
+                lambda matvec, right: conjugate_gradients(matvec, right, most=most),
+                symmetric=True,
             )
         first = y if self.initial == "y" else jnp.zeros_like(y)
 

@@ -1,10 +1,12 @@
 """The mutual neighbour graph of diffusion (eq. 9), as a sparse matrix.
 
 `mutual_graph` packs the gallery's own lists into the graph, `propagate` multiplies it
-with many columns at once.
+with many columns at once. Derivatives are written by hand where those of the kernels
+would overflow, or would run through loops whose length depends on data.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,7 @@ class Edges(NamedTuple):
 
     ids: jax.Array  # [K, R] int32, the other node, numbered in the graph's order
     weights: jax.Array  # [K, R] float32, 0 in empty slots
-    trips: int | jax.Array  # trips of the loop after which all edges are added
+    trips: jax.Array | None  # int32, of the loop until all edges are added; None: all
 
 
 class MutualGraph(NamedTuple):
@@ -88,11 +90,48 @@ def edge_weights(
     graph: Neighbors, linked: jax.Array, gamma: float | jax.Array
 ) -> jax.Array:
     """Eq. 9: weights `[G, K]` of the normalised graph `S`, 0 where not `linked`."""
-    weights = jnp.where(linked, clipped_power(graph.scores, gamma), 0)  # A
+    return _normalised(graph.scores, jnp.asarray(gamma, jnp.float32), graph.ids, linked)
+
+
+@jax.custom_jvp
+def _normalised(
+    cosine: jax.Array, gamma: jax.Array, ids: jax.Array, linked: jax.Array
+) -> jax.Array:
+    """`S = D^-1/2 A D^-1/2` with `A = max(cosine, 0)^gamma` where `linked`, `[G, K]`.
+
+    The derivative of `degree^-1/2` overflows for small degrees, so that it is taken in
+    logarithms: `d S_ij = S_ij (d log A_ij - (d log D_i + d log D_j) / 2)`, with
+    `d log D_i` the mean of `d log A_ij` over the edges of i, weighted by `A_ij`.
+    """
+    weights = _edges(cosine, gamma, linked)  # A
     degree = jnp.sum(weights, axis=1)
     # D^-1/2, and 0 for images without an edge.
     scale = jnp.where(degree > 0, lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
-    return weights * scale[:, None] * scale[graph.ids]
+    return weights * scale[:, None] * scale[ids]
+
+
+def _edges(cosine: jax.Array, gamma: jax.Array, linked: jax.Array) -> jax.Array:
+    return jnp.where(linked, clipped_power(cosine, gamma), 0)
+
+
+@_normalised.defjvp
+def _normalised_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    cosine, gamma, ids, linked = primals
+    cosine_dot, gamma_dot, *_ = tangents
+    normal = _normalised(cosine, gamma, ids, linked)
+    weights = _edges(cosine, gamma, linked)
+    degree = jnp.sum(weights, axis=1, keepdims=True)
+    share = weights / jnp.where(degree > 0, degree, 1)  # of an edge in its row
+    # What is clipped, and then weighs 1 if gamma is 0, does not move.
+    above = linked & (cosine > 0)
+    safe = jnp.where(above, cosine, 1)
+    moved = gamma * cosine_dot / safe + gamma_dot * jnp.log(safe)
+    edge = jnp.where(above, moved, 0)  # d log A
+    # A product for the reason given in `_checks._lengths`.
+    row = jnp.einsum("gk,gk->g", share, edge, precision="highest")  # [G], d log D
+    return normal, normal * (edge - (row[:, None] + row[ids]) / 2)
 
 
 def mutual_graph(
@@ -119,7 +158,7 @@ def mutual_graph(
         at = (slot[nodes], jnp.arange(len(nodes))[:, None])
         # The first row of a block has the most edges. The wide form goes through all
         # slots, since the host would have to read a length that depends on data.
-        trips = slots // unroll if is_wide() else -(-degree[nodes[0]] // unroll)
+        trips = None if is_wide() else -(-degree[nodes[0]] // unroll)
 
         def pack(values: jax.Array) -> jax.Array:
             empty = jnp.zeros((slots, len(nodes)), values.dtype)
@@ -130,6 +169,7 @@ def mutual_graph(
     return MutualGraph(place, tuple(map(block, range(0, G, rows))))
 
 
+@jax.custom_jvp
 def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
     """The product `S f` `[G, b]` of columns f `[G, b]`, both in the graph's order."""
     unroll = by_form(cpu=_CPU_UNROLL, wide=_WIDE_UNROLL)
@@ -138,14 +178,89 @@ def propagate(graph: MutualGraph, f: jax.Array) -> jax.Array:
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
             ids = lax.dynamic_slice_in_dim(edges.ids, j * unroll, unroll)
             weights = lax.dynamic_slice_in_dim(edges.weights, j * unroll, unroll)
-            for i in range(unroll):
-                row = f.at[ids[i]].get(mode="promise_in_bounds")
-                total = total + weights[i][:, None] * row  # [R, b]
-            return total
+            return _add_edges(total, ids, weights, f)
 
-        empty = jnp.zeros((edges.ids.shape[1], f.shape[1]), f.dtype)
-        return repeat(edges.trips, trip, empty)
+        slots, R = edges.ids.shape
+        trips = slots // unroll if edges.trips is None else edges.trips
+        return repeat(trips, trip, jnp.zeros((R, f.shape[1]), f.dtype))
 
     # A Python loop, unrolled: a `fori_loop` over blocks takes a third longer, as it
     # has to slice the edges and write into the result.
     return jnp.concatenate([rows(edges) for edges in graph.blocks])
+
+
+def _add_edges(
+    total: jax.Array, ids: jax.Array, weights: jax.Array, f: jax.Array
+) -> jax.Array:
+    """Adds the edges of some slots `[u, R]` to a total `[R, b]`."""
+    for i in range(ids.shape[0]):
+        row = f.at[ids[i]].get(mode="promise_in_bounds")
+        total = total + weights[i][:, None] * row
+    return total
+
+
+@propagate.defjvp
+def _propagate_jvp(
+    primals: tuple[MutualGraph, jax.Array], tangents: tuple[MutualGraph, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """`d (S f) = S df + dS f`."""
+    (graph, f), (graph_dot, f_dot) = primals, tangents
+    weights = tuple(edges.weights for edges in graph_dot.blocks)
+    return propagate(graph, f), _symmetric(graph, f_dot) + _all_slots(graph, weights, f)
+
+
+def _all_slots(
+    graph: MutualGraph, weights: tuple[jax.Array, ...], f: jax.Array
+) -> jax.Array:
+    """`propagate` with other weights, by loops of known length.
+
+    In reverse mode the rows of f are gathered anew: they would take K times its memory.
+    """
+    unroll = by_form(cpu=_CPU_UNROLL, wide=_WIDE_UNROLL)
+
+    def rows(ids: jax.Array, weights: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def trip(
+            total: jax.Array, slots: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, None]:
+            return _add_edges(total, *slots, f), None
+
+        R = ids.shape[1]
+        slots = ids.reshape(-1, unroll, R), weights.reshape(-1, unroll, R)
+        return lax.scan(trip, jnp.zeros((R, f.shape[1]), f.dtype), slots)[0]
+
+    pairs = zip((edges.ids for edges in graph.blocks), weights, strict=True)
+    return jnp.concatenate([rows(*pair) for pair in pairs])
+
+
+def _symmetric(graph: MutualGraph, f: jax.Array) -> jax.Array:
+    """`propagate`, transposed by `propagate` too: S is symmetric.
+
+    The transpose that reverse mode makes of a gather adds to scattered rows, which is
+    slow, and of a loop whose length depends on data there is none. `lax` takes another
+    transpose with the solution of a linear system: here that of `x - S g = 0, g = f`.
+    """
+
+    def system(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x, g = pair
+        weights = tuple(edges.weights for edges in graph.blocks)
+        return x - _all_slots(graph, weights, g), g
+
+    def solve(
+        _: Callable[..., Any], right: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        x, g = right
+        return x + propagate(graph, g), g
+
+    def solve_transposed(
+        _: Callable[..., Any], right: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        x, g = right
+        return x, g + propagate(graph, x)
+
+    # Zeros that depend on f: for derivatives of derivatives, all of the right side and
+    # all of the solution have to take part.
+    x, g = lax.custom_linear_solve(
+        system, (f - f, f), solve, transpose_solve=solve_transposed
+    )
+    return x + (g - g)

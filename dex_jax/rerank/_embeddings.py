@@ -7,9 +7,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
 
-from dex_jax._checks import check_count, check_rows, check_same_width, is_concrete
+from dex_jax._checks import (
+    ArrayLike,
+    check_count,
+    check_rows,
+    check_same_width,
+    host_value,
+    is_concrete,
+    narrow_scores,
+    on_any_mesh,
+    ranked_scores,
+    read_array,
+)
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._padding import check_queries
 from dex_jax.neighbors._search import limit_k
@@ -23,8 +34,8 @@ class Embeddings(NamedTuple):
     Attributes:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
         gallery: `[G, D]`, the same.
-        tracklet_ids: `[G]` integers, equal for images of one track; None where the
-            set has no tracklets.
+        tracklet_ids: `[G]` integers or text, equal for images of one track; -1 is no
+            track, and such an image stands alone. None where the set has no tracklets.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,27 +54,44 @@ class Embeddings(NamedTuple):
 Ranking = Neighbors
 
 
+@on_any_mesh
 def top_k(scores: ArrayLike, *, k: int) -> Ranking:
     """Keeps the `k` best of each row of scores `[Q, G]`; ties to the lower index.
 
+    Scores are ranked in the type that they have, float64 and 64-bit integers too, and
+    only then rounded to float32. Arrays that jax traces, or holds as float32, are
+    ranked by its kernels, for which numbers below 1.2e-38 in size are zero.
+
     Args:
-        scores: `[Q, G]` numbers, larger is better; read as float32.
+        scores: `[Q, G]` real numbers, larger is better; infinities are numbers too.
         k: images kept, at least 1; beyond `G`: all of them, and one warning.
 
     Returns:
-        Ranking: ids int32 and scores float32, each `[Q, K]`, best first.
+        Ranking: ids int32 and scores float32, each `[Q, K]`, best first. A score that
+        float32 cannot hold is infinite there.
 
     Raises:
-        ValueError: scores of another rank or with NaN, or `k` below 1.
+        ValueError: scores of another rank, that are no real numbers (complex ones and
+            booleans are none) or with NaN, or `k` below 1.
 
     Example:
         >>> import jax.numpy as jnp
         >>> top_k(jnp.array([[0.1, 0.9, 0.5]]), k=2).ids.tolist()
         [[1, 2]]
     """
-    scores = read_scores(scores, "scores")
-    k = limit_k(check_count(k, "k"), scores.shape[1], "k")
-    return best(scores, k)
+    given = read_array(scores, "scores")
+    order = ranked_scores(given, "scores")
+    k = limit_k(check_count(k, "k"), order.shape[1], "k")
+    found = best(order, k)
+    if isinstance(given, jax.Array) and jnp.can_cast(given.dtype, jnp.float32):
+        return found
+    # What was ranked may be ranks; the scores are rounded only now.
+    if isinstance(given, jax.Array) or not is_concrete(found.ids):
+        values = jnp.take_along_axis(jnp.asarray(given), found.ids, axis=1)
+        return Ranking(found.ids, values.astype(jnp.float32))
+    values = np.take_along_axis(given, host_value(found.ids), axis=1)
+    with np.errstate(over="ignore", under="ignore"):
+        return Ranking(found.ids, jnp.asarray(values.astype(np.float32)))
 
 
 def best(scores: jax.Array, k: int) -> Ranking:
@@ -103,12 +131,6 @@ def read_pair(query: ArrayLike, gallery: ArrayLike) -> Pair:
 
 
 def read_scores(x: ArrayLike, name: str) -> jax.Array:
-    """Reads scores `[Q, G]` as float32 and refuses another shape or NaN."""
-    scores = jnp.asarray(x, jnp.float32)
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"{name}: expected scores [Q, G], got shape {scores.shape}")
-    missing = jnp.any(jnp.isnan(scores), axis=1)  # [Q]
+    """Reads scores `[Q, G]` as float32 to calculate with; see `narrow_scores`."""
     # Infinities pass: -inf masks an image.
-    if is_concrete(missing) and missing.any():
-        raise ValueError(f"{name}: row {int(missing.argmax())} holds NaN")
-    return scores
+    return narrow_scores(x, name)

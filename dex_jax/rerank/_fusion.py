@@ -1,20 +1,21 @@
 """Joining what several models, scales or side networks say (eq. 4 and more)."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    ArrayLike,
     check_choice,
     check_number,
     check_paired_ids,
     check_rows,
     check_same_width,
-    is_concrete,
+    on_any_mesh,
+    read_array,
     unit_rows,
 )
 from dex_jax.neighbors._blocks import divide, repeat
@@ -33,6 +34,7 @@ METHODS = ("sum", "concat")
 _CPU_COSINES = 2**24
 
 
+@on_any_mesh
 def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
     """Cosine similarity of every query to every gallery image.
 
@@ -97,6 +99,7 @@ def _cosines_held() -> int:
     return by_form(cpu=_CPU_COSINES, wide=WIDE_COSINES)
 
 
+@on_any_mesh
 def fuse(embeddings: Sequence[ArrayLike], *, method: str = "sum") -> jax.Array:
     """Joins embeddings of the same images from several models and scales (eq. 4).
 
@@ -121,8 +124,7 @@ def fuse(embeddings: Sequence[ArrayLike], *, method: str = "sum") -> jax.Array:
         Array([[0.707, 0.707]], dtype=float32)
     """
     check_choice(method, "method", METHODS)
-    if not embeddings:
-        raise ValueError("embeddings: expected at least one array, got none")
+    _check_listed(embeddings, "embeddings")
     rows = [check_rows(e, f"embeddings[{i}]") for i, e in enumerate(embeddings)]
     for i, other in enumerate(rows):
         same = other.shape == rows[0].shape
@@ -137,28 +139,34 @@ def fuse(embeddings: Sequence[ArrayLike], *, method: str = "sum") -> jax.Array:
     return unit_rows(check_rows(sum(units[1:], units[0]), "embeddings: their sum"))
 
 
+@on_any_mesh
 def fuse_scores(
-    scores: Sequence[ArrayLike], *, weights: Sequence[float] | None = None
+    scores: Sequence[ArrayLike], *, weights: ArrayLike | None = None
 ) -> jax.Array:
     """Sums the scores of several rankings of the same queries and gallery.
 
+    A weight of 0 leaves its scores out, whatever they are. Where a part (weight times
+    score) is -inf, that image is masked: the sum is -inf, also beside +inf.
+
     Args:
-        scores: sequence of `[Q, G]`, larger is better.
-        weights: one number for each; all 1 if None. May be traced.
+        scores: sequence of `[Q, G]` real numbers, larger is better, read as float32; a
+            warning says where most different ones become equal.
+        weights: one finite number for each; all 1 if None. May be traced.
 
     Returns:
-        Scores `[Q, G]`.
+        Scores `[Q, G]` float32.
 
     Raises:
-        ValueError: no scores, different shapes, another number of weights.
+        ValueError: no scores, different shapes, scores that are NaN or no real numbers
+            or that float32 cannot hold, another number of weights, or one that is no
+            finite number.
 
     Example:
         >>> import jax.numpy as jnp
         >>> fuse_scores([jnp.array([[0.5]]), jnp.array([[0.25]])], weights=[1.0, 2.0])
         Array([[1.]], dtype=float32)
     """
-    if not len(scores):
-        raise ValueError("scores: expected at least one array, got none")
+    _check_listed(scores, "scores")
     arrays = [read_scores(s, f"scores[{i}]") for i, s in enumerate(scores)]
     for i, other in enumerate(arrays):
         if other.shape != arrays[0].shape:
@@ -166,16 +174,54 @@ def fuse_scores(
                 f"scores[{i}]: shape {other.shape} differs from scores[0], "
                 f"{arrays[0].shape}"
             )
-    share = jnp.ones(len(arrays)) if weights is None else jnp.asarray(weights)
-    if share.shape != (len(arrays),):
+    if weights is None:
+        return _sum(arrays)
+    shares = _read_weights(weights, len(arrays))
+    return _sum([_part(a, share) for a, share in zip(arrays, shares, strict=True)])
+
+
+def _check_listed(arrays: Sequence[ArrayLike], name: str) -> None:
+    """Refuses what is no sequence of at least one array."""
+    try:
+        number = len(arrays)
+    except TypeError:
+        number = 0
+    if not number:
+        shown = "none" if isinstance(arrays, Sequence) else type(arrays).__name__
+        raise ValueError(f"{name}: expected at least one array, got {shown}")
+
+
+def _read_weights(weights: ArrayLike, number: int) -> list[jax.Array]:
+    """Reads one finite weight for each of some scores."""
+    listed = isinstance(weights, list | tuple)
+    # Numbers of a list are read one by one, as some of them may be traced.
+    values = weights if listed else read_array(weights, "weights")
+    shape = (len(values),) if isinstance(values, list | tuple) else values.shape
+    if shape != (number,):
         raise ValueError(
-            f"weights: expected {len(arrays)} numbers, one for each of scores, got "
-            f"shape {share.shape}"
+            f"weights: expected {number} numbers, one for each of scores, got shape "
+            f"{shape}"
         )
-    parts = [share[i] * array for i, array in enumerate(arrays)]
-    return sum(parts[1:], parts[0])
+    shares = [values[i] for i in range(number)]
+    for i, share in enumerate(shares):
+        check_number(share, f"weights[{i}]")
+    return [jnp.asarray(share, jnp.float32) for share in shares]
 
 
+def _part(scores: jax.Array, weight: jax.Array) -> jax.Array:
+    """Weight times scores, and 0 for a weight of 0: infinities times 0 are NaN."""
+    return weight * jnp.where(weight != 0, scores, 0)
+
+
+def _sum(parts: Sequence[jax.Array]) -> jax.Array:
+    """The sum of scores; -inf in one of them masks an image, also beside +inf."""
+    masked = functools.reduce(jnp.logical_or, [part == -jnp.inf for part in parts])
+    # No infinities of both signs are added, not even where the sum is thrown away.
+    kept = [jnp.where(masked, 0, part) for part in parts]
+    return jnp.where(masked, -jnp.inf, functools.reduce(jnp.add, kept))
+
+
+@on_any_mesh
 def side_distance_bias(
     scores: ArrayLike,
     query_side: ArrayLike,
@@ -190,16 +236,19 @@ def side_distance_bias(
     to a constant. Apply it once for each side network.
 
     Args:
-        scores: `[Q, G]`, larger is better.
+        scores: `[Q, G]` real numbers, larger is better, read as float32; a warning says
+            where most different ones become equal.
         query_side: `[Q, S]` embeddings of the side network.
         gallery_side: `[G, S]`, the same.
-        weight: its share; may be traced.
+        weight: its share, a finite number; may be traced.
 
     Returns:
-        Scores `[Q, G]`.
+        Scores `[Q, G]` float32; infinite ones stay as they are.
 
     Raises:
-        ValueError: shapes that do not fit, rows that cannot be ranked.
+        ValueError: shapes that do not fit, rows that cannot be ranked, scores that are
+            NaN or no real numbers or that float32 cannot hold, a weight that is no
+            finite number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -207,11 +256,17 @@ def side_distance_bias(
         >>> side_distance_bias(jnp.array([[0.5, 0.5]]), side[:1], side, weight=0.1)
         Array([[0.4, 0.5]], dtype=float32)
     """
-    check_number(weight, "weight")
-    scores = read_scores(scores, "scores")
+    share = read_weight(weight)
+    given = read_scores(scores, "scores")
     query, gallery = read_sides(query_side, gallery_side)
-    _check_fit(scores, pair_sizes(query, gallery), "side embeddings")
-    return bias_tile(query, (gallery, weight), _whole_tile(scores))
+    _check_fit(given, pair_sizes(query, gallery), "side embeddings")
+    return bias_tile(query, (gallery, share), _whole_tile(given))
+
+
+def read_weight(weight: float | jax.Array) -> jax.Array:
+    """Reads the share of something that is added to scores, one finite number."""
+    check_number(weight, "weight")
+    return jnp.asarray(weight, jnp.float32)
 
 
 def read_sides(
@@ -225,13 +280,14 @@ def read_sides(
 
 
 def bias_tile(
-    query_side: jax.Array, rest: tuple[jax.Array, float | jax.Array], tile: Tile
+    query_side: jax.Array, rest: tuple[jax.Array, jax.Array], tile: Tile
 ) -> jax.Array:
     """`side_distance_bias` of unit rows on a tile; `rest` is gallery and weight."""
     gallery_side, weight = rest
     return tile.scores - weight * cosines(*_of_tile(query_side, gallery_side, tile))
 
 
+@on_any_mesh
 def same_camera_penalty(
     scores: ArrayLike,
     query_cameras: ArrayLike,
@@ -241,19 +297,24 @@ def same_camera_penalty(
 ) -> jax.Array:
     """Lowers the scores of gallery images from the query's own camera.
 
+    A camera of -1 is unknown and equals none, not even another unknown one.
+
     Args:
-        scores: `[Q, G]`, larger is better.
-        query_cameras: `[Q]` integers.
-        gallery_cameras: `[G]` integers.
-        penalty: what is taken off; infinity masks those images: they come last. May be
-            traced.
+        scores: `[Q, G]` real numbers, larger is better, read as float32; a warning says
+            where most different ones become equal.
+        query_cameras: `[Q]` integers of any type, or text (bytes are read as UTF-8);
+            the text "-1" and the empty one mean -1. Only equality counts.
+        gallery_cameras: `[G]`, of the same kind.
+        penalty: what is taken off; infinity masks those images: they come last, with
+            the score -inf. May be traced.
 
     Returns:
-        Scores `[Q, G]`.
+        Scores `[Q, G]` float32.
 
     Raises:
-        ValueError: shapes that do not fit, cameras that are not integers, a penalty
-            that is not a number.
+        ValueError: shapes that do not fit, scores that are NaN or no real numbers or
+            that float32 cannot hold, cameras that are neither integers nor text or text
+            on one side alone, a penalty that is not one number or -inf.
 
     Example:
         >>> import jax.numpy as jnp
@@ -261,42 +322,42 @@ def same_camera_penalty(
         >>> same_camera_penalty(jnp.array([[0.75, 0.5]]), *cameras, penalty=0.5)
         Array([[0.25, 0.5 ]], dtype=float32)
     """
-    scores = read_scores(scores, "scores")
-    query, gallery = read_penalty(query_cameras, gallery_cameras, penalty)
-    _check_fit(scores, pair_sizes(query, gallery), "cameras")
-    return penalty_tile(query, (gallery, penalty), _whole_tile(scores))
+    given = read_scores(scores, "scores")
+    query, rest = read_penalty(query_cameras, gallery_cameras, penalty)
+    _check_fit(given, pair_sizes(query, rest[0]), "cameras")
+    return penalty_tile(query, rest, _whole_tile(given))
 
 
 def read_penalty(
     query_cameras: ArrayLike, gallery_cameras: ArrayLike, penalty: float | jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Reads the cameras of queries and gallery, and checks the penalty."""
-    if is_concrete(penalty) and np.isnan(float(penalty)):
-        raise ValueError(f"penalty: expected a number, got {penalty}")
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Reads the queries' cameras, and those of the gallery with the penalty."""
+    check_number(penalty, "penalty", most=float("inf"))
     names = ("query_cameras", "gallery_cameras")
-    sizes = pair_sizes(query_cameras, gallery_cameras)
-    return check_paired_ids(query_cameras, gallery_cameras, names, sizes)
+    query, gallery = check_paired_ids(query_cameras, gallery_cameras, names)
+    return query, (gallery, jnp.asarray(penalty, jnp.float32))
 
 
 def penalty_tile(
-    query_cameras: jax.Array, rest: tuple[jax.Array, float | jax.Array], tile: Tile
+    query_cameras: jax.Array, rest: tuple[jax.Array, jax.Array], tile: Tile
 ) -> jax.Array:
     """`same_camera_penalty` on a tile; `rest` is the gallery's cameras and penalty."""
     gallery_cameras, penalty = rest
     own, other = _of_tile(query_cameras, gallery_cameras, tile)
-    lowered = tile.scores - penalty
-    return jnp.where(own[:, None] == other[None], lowered, tile.scores)
+    same = (own[:, None] == other[None]) & (own[:, None] != -1)
+    return jnp.where(same, _sum([tile.scores, -penalty]), tile.scores)
 
 
-def sum_tile(other: jax.Array, weight: float | jax.Array, tile: Tile) -> jax.Array:
-    """Adds a part of other scores `[Q, G]` to a tile."""
+def sum_tile(other: jax.Array, weight: jax.Array, tile: Tile) -> jax.Array:
+    """Adds a part of other scores `[Q, G]` to a tile, as `fuse_scores` does."""
     place = (tile.row, tile.column)
-    return tile.scores + weight * lax.dynamic_slice(other, place, tile.scores.shape)
+    added = lax.dynamic_slice(other, place, tile.scores.shape)
+    return _sum([tile.scores, _part(added, weight)])
 
 
-def pair_sizes(query: ArrayLike, gallery: ArrayLike) -> tuple[int, int]:
+def pair_sizes(query: jax.Array, gallery: jax.Array) -> tuple[int, int]:
     """`(Q, G)`: how many queries and gallery images two arrays are about."""
-    return np.shape(query)[0], np.shape(gallery)[0]
+    return query.shape[0], gallery.shape[0]
 
 
 def _check_fit(scores: jax.Array, sizes: tuple[int, int], what: str) -> None:

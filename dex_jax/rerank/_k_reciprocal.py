@@ -12,9 +12,15 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
-from dex_jax._checks import Count, check_masked_count, is_concrete
+from dex_jax._checks import (
+    ArrayLike,
+    Count,
+    check_masked_count,
+    check_number,
+    is_concrete,
+    on_any_mesh,
+)
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
@@ -38,6 +44,7 @@ from dex_jax.rerank._k_reciprocal_sets import (
     distance,
     encode,
     expand,
+    without_derivative,
 )
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
@@ -56,6 +63,7 @@ class Options(NamedTuple):
     lambda_: float | jax.Array
 
 
+@on_any_mesh
 def k_reciprocal(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -89,6 +97,9 @@ def k_reciprocal(
     padding is no part of the pool. CPUs and accelerators run different kernels, whose
     scores differ by rounding (see `dex_jax.neighbors.form`).
 
+    Can be differentiated in `lambda_` alone. Sets of neighbours have no derivative in
+    the embeddings, and one of 0 would be wrong silently: it is an error.
+
     Args:
         query: `[Q, D]` numbers, finite, no zero row; read as float32. Rows need not be
             unit length.
@@ -110,7 +121,7 @@ def k_reciprocal(
     Raises:
         ValueError: rows that cannot be ranked, different dimensions, a count below 1,
             above its maximum or traced without it, or `lambda_` outside 0 to 1 (values
-            are checked only when concrete).
+            are checked only when concrete); a derivative in `query` or `gallery`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -139,8 +150,7 @@ def read_options(
             `lambda_` outside 0 to 1 (checked only when concrete).
     """
     counts = check_masked_count(k1, k1_max, "k1"), check_masked_count(k2, k2_max, "k2")
-    if is_concrete(lambda_) and not 0 <= float(lambda_) <= 1:
-        raise ValueError(f"lambda_: expected a number from 0 to 1, got {lambda_}")
+    lambda_ = check_number(lambda_, "lambda_", least=0, most=1)
     return Options(*counts, lambda_)
 
 
@@ -173,6 +183,8 @@ def with_sizes(
         options: those of `k_reciprocal`.
         run: what is made of the scan.
     """
+    query, gallery = without_derivative((pair.query, pair.gallery))
+    pair = pair._replace(query=query, gallery=gallery)
     plan = _plan(options, pair.number + pair.gallery.shape[0])
     pool = pool_lists(
         pair.query, pair.gallery, lists, width=plan.width, queries=pair.queries

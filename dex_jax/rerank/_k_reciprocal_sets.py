@@ -6,7 +6,7 @@ neighbour list, and a few slots for members that eq. 8 adds from outside the lis
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,22 @@ class Members(NamedTuple):
     listed: jax.Array
     extra: jax.Array
     most: jax.Array
+
+
+@jax.custom_jvp
+def without_derivative(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    """Unit rows as they are, with an error where a derivative in them is taken."""
+    return pair
+
+
+@without_derivative.defjvp
+def _refuse(primals: object, tangents: object) -> NoReturn:
+    raise ValueError(
+        "query, gallery: k_reciprocal cannot be differentiated in the embeddings, as "
+        "its sets of neighbours have no derivative; lambda_ can. Take "
+        "cosine_similarity, diffusion or a query expansion, or pass "
+        "jax.lax.stop_gradient of the embeddings"
+    )
 
 
 def reciprocal(

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, is_concrete
+from dex_jax._checks import ArrayLike, check_ids, host_value, is_concrete, on_any_mesh
 from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._units import unit_set
@@ -29,6 +28,7 @@ from dex_jax.rerank._tracklets import (
 _QUERIES = 64
 
 
+@on_any_mesh
 def tracklet_k_reciprocal(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -50,8 +50,10 @@ def tracklet_k_reciprocal(
     Args:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
         gallery: `[G, D]`, the same.
-        tracklet_ids: `[G]` integers, equal for images of one track. Inside `jit` they
-            must be known, since their number sets a shape.
+        tracklet_ids: `[G]` integers or text, equal for images of one track; an image of
+            -1 (as text "-1" or "") has no track and is one of its own. A warning says
+            where more than half of the images are one tracklet. Inside `jit` they must
+            be known, since their number sets a shape.
         k1: as in `k_reciprocal`.
         k2: as in `k_reciprocal`.
         lambda_: as in `k_reciprocal`.
@@ -74,9 +76,9 @@ def tracklet_k_reciprocal(
         >>> (scores[0, 0] > scores[0, 1]).item(), (scores[0, 0] == scores[0, 2]).item()
         (True, True)
     """
+    options = read_options(k1, k2, lambda_, k1_max, k2_max)
     pair = read_pair(query, gallery)
     ids = check_ids(tracklet_ids, "tracklet_ids", size=pair.gallery.shape[0])
-    options = read_options(k1, k2, lambda_, k1_max, k2_max)
     scores = with_tracklet_scan(pair, group_tracklets(ids), options, all_scores)
     return first_rows(scores, pair.number)
 
@@ -123,5 +125,5 @@ def _means(gallery: jax.Array, tracklets: Tracklets) -> jax.Array:
             "tracklet_ids: tracklet_k_reciprocal needs known values, got traced ones; "
             "their number sets a shape"
         )
-    T = int(np.count_nonzero(np.asarray(tracklets.counts)))
+    T = int(np.count_nonzero(host_value(tracklets.counts)))
     return unit_set(tracklet_means_of(gallery, tracklets)[:T])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from dex_jax._checks import check_ids
+from dex_jax._checks import check_ids, on_any_mesh
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import self_search
@@ -100,6 +100,7 @@ class Expand(_Written):
     needs_tracklets: bool = False
     options: Options = field(default=(), compare=False)  # for the text alone
 
+    @on_any_mesh
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """Applies the step alone; the rows it returns have unit length."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
@@ -129,6 +130,7 @@ class Rank(_Written):
     needs_tracklets: bool = False
     options: Options = field(default=(), compare=False)
 
+    @on_any_mesh
     def __call__(self, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone: scores `[Q, G]`."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
@@ -188,6 +190,7 @@ class Refine(_Written):
     needs_tracklets: bool = False
     options: Options = field(default=(), compare=False)
 
+    @on_any_mesh
     def __call__(self, scores: jax.Array, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone to scores `[Q, G]` of these embeddings."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])

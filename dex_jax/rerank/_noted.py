@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from dex_jax._checks import is_concrete
+from dex_jax._checks import is_concrete, on_any_mesh
 from dex_jax.rerank._kinds import Expand, Rank, Refine
 
 _P = ParamSpec("_P")
@@ -21,6 +21,7 @@ def noted(make: Callable[_P, _S]) -> Callable[_P, _S]:
     signature = inspect.signature(make)
     defaults = {name: p.default for name, p in signature.parameters.items()}
 
+    @on_any_mesh
     @functools.wraps(make)
     def made(*args: _P.args, **options: _P.kwargs) -> _S:
         step = make(*args, **options)

@@ -23,6 +23,7 @@ _NAMES = (
     "diffusion",
     "tracklet",
 )
+_TRUTH = {"True": True, "False": False}
 _LONGEST = 10_000  # characters
 # Each pattern matches one item and the comma or end of text behind it: a step with the
 # inside of its brackets, and an option with a number or a word, quoted or not.
@@ -96,8 +97,10 @@ def _read_step(name: str, inside: str) -> Step:
     for option, number, _, word in items:
         if option in options:
             raise ValueError(f"{name} has the option {option!r} twice")
-        # Counts are int32. Longer numbers become floats, and the step's own error says
-        # that it expects a whole number.
-        whole = number.lstrip("+-").isdigit() and len(number) < 10
-        options[option] = word or (int(number) if whole else float(number))
+        # The step's own error says where a number is too large for it.
+        whole = number.lstrip("+-").isdigit() and len(number) < 19
+        if word:
+            options[option] = _TRUTH.get(word, word)
+        else:
+            options[option] = int(number) if whole else float(number)
     return make_step(name, options)

@@ -9,14 +9,16 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from dex_jax._checks import (
+    ArrayLike,
     Count,
     check_choice,
     check_ids,
     check_masked_count,
     check_number,
+    on_any_mesh,
+    replicated,
     unit_rows,
 )
 from dex_jax.neighbors import Neighbors
@@ -35,6 +37,7 @@ _UNROLL = 4
 WITHIN = ("index", "similarity")
 
 
+@on_any_mesh
 def average_query_expansion(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -50,6 +53,9 @@ def average_query_expansion(
     `nearest_neighbors`), so that other numbers of queries reuse compiled programs. CPUs
     and accelerators run different kernels, whose sums differ by rounding (see
     `dex_jax.neighbors.form`). The same holds for the other expansions.
+
+    Can be differentiated in `query` and `gallery`, in forward and reverse mode: which
+    images are added is held fixed.
 
     Args:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.
@@ -74,6 +80,7 @@ def average_query_expansion(
     return alpha_query_expansion(query, gallery, k=k, alpha=0.0, k_max=k_max)
 
 
+@on_any_mesh
 def alpha_query_expansion(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -87,6 +94,9 @@ def alpha_query_expansion(
     Eq. 6 over plain neighbours: `q' = l2(q + sum of g * max(cos, 0)^alpha)`. The query
     has weight 1. A negative cosine is clipped at 0, since its fractional power is not
     a number and its even power would reward opposite images; the paper is silent.
+
+    Can be differentiated in `query`, `gallery` and `alpha`, as there; weights that are
+    clipped have the derivative 0.
 
     Args:
         query: `[Q, D]`, as in `average_query_expansion`.
@@ -108,11 +118,12 @@ def alpha_query_expansion(
         >>> q.round(3)  # the direction of (1, 0) + 0.6 * (0.6, 0.8)
         Array([[0.943, 0.333]], dtype=float32)
     """
-    check_number(alpha, "alpha", least=0)
+    alpha = check_number(alpha, "alpha", least=0)
     asked = check_masked_count(k, k_max, "k")
     query, gallery, number = read_pair(query, gallery)
     count = limit_count(asked, gallery.shape[0], "k")
-    return first_rows(expand_over_images(query, gallery, count, alpha=alpha), number)
+    expanded = expand_over_images(query, gallery, count, alpha=alpha)
+    return replicated(first_rows(expanded, number))
 
 
 def expand_over_images(
@@ -123,6 +134,7 @@ def expand_over_images(
     return expand(query, gallery, found, alpha=alpha, k=count.value)
 
 
+@on_any_mesh
 def tracklet_query_expansion(
     query: ArrayLike,
     gallery: ArrayLike,
@@ -139,13 +151,13 @@ def tracklet_query_expansion(
     replaced by their images. Eq. 6: the first `k` images of that order are added with
     the weight `max(cos, 0)^alpha` of the image. Only the queries change. The paper does
     not say in which order the images of a tracklet stand, nor whether `k` counts
-    images.
+    images. Can be differentiated like `alpha_query_expansion`.
 
     Args:
         query: `[Q, D]`, as in `average_query_expansion`.
         gallery: `[G, D]`, as there.
-        tracklet_ids: `[G]` integers, equal for images of one track. An image without a
-            track needs a value of its own.
+        tracklet_ids: `[G]` integers or text, equal for images of one track; -1 is no
+            track: such an image stands alone.
         k: images added, as there.
         alpha: power of the cosine, at least 0; may be traced.
         within: order inside a tracklet: "index" of the gallery, or falling
@@ -166,7 +178,7 @@ def tracklet_query_expansion(
         >>> tracklet_query_expansion(query, gallery, tracklets, k=2, alpha=0).round(3)
         Array([[0.864, 0.504]], dtype=float32)
     """
-    check_number(alpha, "alpha", least=0)
+    alpha = check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
     asked = check_masked_count(k, k_max, "k")
     query, gallery, number = read_pair(query, gallery)
@@ -175,7 +187,7 @@ def tracklet_query_expansion(
     expanded = expand_over_tracklets(
         query, gallery, group_tracklets(ids), count, alpha=alpha, within=within
     )
-    return first_rows(expanded, number)
+    return replicated(first_rows(expanded, number))
 
 
 def expand_over_tracklets(
@@ -209,8 +221,18 @@ def expand(
 
 
 def clipped_power(cosine: jax.Array, alpha: float | jax.Array) -> jax.Array:
-    """`max(cosine, 0)^alpha`, and 1 everywhere at `alpha` 0."""
-    return jnp.maximum(cosine, 0) ** jnp.asarray(alpha, cosine.dtype)
+    """`max(cosine, 0)^alpha`, and 1 everywhere at `alpha` 0.
+
+    The score -inf of an empty entry gives 0. What is clipped has the derivative 0 in
+    the cosine and in `alpha`.
+    """
+    power = jnp.asarray(alpha, cosine.dtype)
+    above = cosine > 0
+    # The power of a clipped 0 would have an infinite or undefined derivative, which the
+    # choice below would multiply by 0: 1 stands in its place.
+    raised = jnp.where(above, cosine, jnp.ones((), cosine.dtype)) ** power
+    rest = jnp.where((power == 0) & (cosine > -jnp.inf), 1, 0).astype(cosine.dtype)
+    return jnp.where(above, raised, rest)
 
 
 def first_few(weights: jax.Array, k: jax.Array | None) -> jax.Array:
@@ -227,7 +249,7 @@ def add_rows(
     """Adds to `base` `[M, D]` the weighted `rows` `[N, D]` of lists `[M, K]`.
 
     The sum runs through a list from left to right, so that equal lists give equal bits.
-    Never holds `M x K x D` numbers.
+    Never holds `M x K x D` numbers, in reverse mode either.
     """
     M, K = ids.shape
     blocks = Blocks(M, min(M, by_form(cpu=_CPU_ROWS, wide=_WIDE_ROWS)))
@@ -237,6 +259,8 @@ def add_rows(
     def block(i: jax.Array, out: jax.Array) -> jax.Array:
         own_ids, own_weights = (x.T for x in blocks.take(lists, i))  # [K, b]
 
+        # In reverse mode rows are gathered anew instead of kept.
+        @jax.checkpoint
         def trip(j: jax.Array, total: jax.Array) -> jax.Array:
             for u in range(_UNROLL):
                 slot = j * _UNROLL + u
@@ -293,11 +317,13 @@ def _best_inside(
     query: jax.Array, gallery: jax.Array, labels: jax.Array, wanted: jax.Array, k: int
 ) -> jax.Array:
     """The best `k` images `[Q, k]` of one wanted tracklet `[Q]` for each query."""
+    # Indices have no derivative.
+    fixed, query = lax.stop_gradient((gallery, query))
 
     # 64 queries at a time hold scores [64, G].
     def one_query(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         q, label = pair
-        scores = jnp.matmul(gallery, q, precision="highest")  # [G]
+        scores = jnp.matmul(fixed, q, precision="highest")  # [G]
         return lax.top_k(jnp.where(labels == label, scores, -jnp.inf), k)[1]
 
     return lax.map(one_query, (query, wanted), batch_size=min(64, query.shape[0]))
@@ -306,7 +332,9 @@ def _best_inside(
 def pair_cosines(query: jax.Array, gallery: jax.Array, ids: jax.Array) -> jax.Array:
     """Cosines `[Q, K]` of unit queries to the listed unit gallery rows."""
 
-    # One entry of all lists at a time: gathers [Q, D], not [Q, K, D].
+    # One entry of all lists at a time: gathers [Q, D], not [Q, K, D], and gathers anew
+    # in reverse mode.
+    @jax.checkpoint
     def slot(column: jax.Array) -> jax.Array:
         rows = gallery.at[column].get(mode="promise_in_bounds")  # [Q, D]
         return jnp.sum(query * rows, axis=1)

@@ -108,7 +108,10 @@ def all_scores(scan: Scan) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("top",))
 def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ranking:
-    """The best `top` of `all_scores`, at most G, without ever holding Q x G."""
+    """The best `top` of `all_scores`, at most G, without ever holding Q x G.
+
+    On a mesh every device holds the whole ranking.
+    """
 
     def part(own: Any, whole: Any, origin: _Origin) -> Ranking:
         scan, adjust = whole
@@ -130,11 +133,14 @@ def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ran
         kept = Ranking(kept.ids + origin.column, kept.scores)
         if scan.split == "gallery":
             kept = gather_lists(kept, scan.shards, top)
+        elif scan.shards is not None:
+            kept = Ranking(
+                *(lax.all_gather(x, scan.shards.axes, tiled=True) for x in kept)
+            )
         masked = kept.scores == jnp.finfo(kept.scores.dtype).min
         return Ranking(kept.ids, jnp.where(masked, -jnp.inf, kept.scores))
 
-    join = None if scan.split == "gallery" else 0
-    return _on_parts(scan, adjust, part, join=join)
+    return _on_parts(scan, adjust, part, join=None)
 
 
 def _adjusted(tile: Tile, adjust: tuple[Adjust, ...], origin: _Origin) -> jax.Array:

@@ -1,7 +1,8 @@
 """Tracklets: grouping images by id, mean embeddings, and the pull-in of tracklets.
 
-A tracklet is the images of one vehicle in one camera's track. Groups are arrays of
-fixed size, so that all of this runs under `jit`.
+A tracklet is the images of one vehicle in one camera's track; an image whose id is -1
+belongs to none and is a tracklet of its own. Groups are arrays of fixed size, so that
+all of this runs under `jit`.
 """
 
 import functools
@@ -11,14 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
-from dex_jax._checks import check_ids, check_rows, is_concrete
+from dex_jax._checks import (
+    ArrayLike,
+    check_ids,
+    check_rows,
+    host_value,
+    is_concrete,
+    on_any_mesh,
+    read_array,
+    warn_user,
+)
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Ranking, read_scores
 
 # Bits of the smallest normal float32: XLA may flush smaller numbers to zero.
 _TINY = 0x00800000
+# In sets of more images than this, one tracklet of more than half of them is an error.
+_FEW = 10
 
 
 class Tracklets(NamedTuple):
@@ -39,12 +50,25 @@ class Tracklets(NamedTuple):
 
 
 def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
-    """Groups checked ids `[G]`; T is G under tracing, where ids cannot be counted."""
+    """Groups checked ids `[G]`; T is G under tracing, where ids cannot be counted.
+
+    Images of id -1 are tracklets of one image each. Warns where one tracklet has more
+    than half of more than ten images and none has the id -1.
+    """
     size = tracklet_ids.shape[0]
     if is_concrete(tracklet_ids):
+        ids = host_value(tracklet_ids)
+        known, counts = np.unique(ids[ids != -1], return_counts=True)
+        alone = int((ids == -1).sum())
+        most = int(counts.max(initial=0))
+        if size > _FEW and not alone and 2 * most > size:
+            image = int(np.argmax(ids == known[counts.argmax()]))
+            warn_user(
+                f"tracklet_ids: {most} of {size} images have the id of image {image} "
+                "and are one tracklet; images without a track need the id -1"
+            )
         # A multiple of 64, so that similar numbers of tracklets share programs.
-        distinct = np.unique(np.asarray(tracklet_ids)).size
-        size = min(size, -(-distinct // 64) * 64)
+        size = min(size, -(-(known.size + alone) // 64) * 64)
     return _group(tracklet_ids, size=size)
 
 
@@ -53,15 +77,17 @@ def _group(tracklet_ids: jax.Array, *, size: int) -> Tracklets:
     G = tracklet_ids.shape[0]
     index = jnp.arange(G, dtype=jnp.int32)
     ids, image = lax.sort((tracklet_ids, index), num_keys=2)
-    opens = jnp.concatenate([jnp.ones(1, bool), ids[1:] != ids[:-1]])
+    # Images of -1 follow each other there, and each opens a tracklet.
+    opens = (ids[1:] != ids[:-1]) | (ids[1:] == -1)
+    opens = jnp.concatenate([jnp.ones(1, bool), opens])
     first = jnp.zeros(G, jnp.int32).at[image].set(opens.astype(jnp.int32))
     # Right at the first image of each tracklet: how many tracklets appear before it.
-    appearance = (jnp.cumsum(first) - 1).astype(jnp.int32)  # [G] by gallery index
+    appearance = jnp.cumsum(first, dtype=jnp.int32) - 1  # [G] by gallery index
     # The place, in sorted order, of the first image of each image's tracklet.
     leader = lax.cummax(jnp.where(opens, index, 0))
     label = appearance[image[leader]]  # [G] of each sorted place
     counts = jnp.zeros(size, jnp.int32).at[label].add(1)
-    starts = jnp.cumsum(counts) - counts
+    starts = jnp.cumsum(counts, dtype=jnp.int32) - counts
     # From the order of ids to that of first appearance, index order inside a tracklet.
     place = starts[label] + index - leader
     return Tracklets(
@@ -90,6 +116,7 @@ def tracklet_means_of(
     return total / jnp.where(share == 0, 1, share)[:, None]
 
 
+@on_any_mesh
 def tracklet_means(
     gallery: ArrayLike, tracklet_ids: ArrayLike, *, weights: ArrayLike | None = None
 ) -> jax.Array:
@@ -100,7 +127,9 @@ def tracklet_means(
     Args:
         gallery: `[G, D]` numbers, finite, any row length but zero; read as float32 and
             scaled to unit length.
-        tracklet_ids: `[G]` integers, equal for images of one track.
+        tracklet_ids: `[G]` integers or text, equal for images of one track; an image of
+            -1 (as text "-1" or "") has no track and keeps its own embedding. A warning
+            says where more than half of the images are one tracklet.
         weights: `[G]`, at least 0, the share of each image in its mean (say, its
             sharpness or size); all equal if None.
 
@@ -108,8 +137,8 @@ def tracklet_means(
         `[G, D]` float32 unit rows, equal bit by bit within a tracklet.
 
     Raises:
-        ValueError: rows that cannot be ranked; ids or weights of another length;
-            negative weights, or a tracklet whose weights are all zero.
+        ValueError: rows that cannot be ranked; ids or weights of another length or
+            type; negative weights, or a tracklet whose weights are all zero.
 
     Example:
         >>> import jax.numpy as jnp
@@ -143,14 +172,19 @@ def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array 
     """
     if weights is None:
         return None
-    shares = jnp.asarray(weights, jnp.float32)
+    given = read_array(weights, "weights")
+    whole = jnp.issubdtype(given.dtype, jnp.integer)
+    if not (whole or jnp.issubdtype(given.dtype, jnp.floating)):
+        raise ValueError(f"weights: expected real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore", under="ignore"):  # refused as infinite
+        shares = jnp.asarray(given.astype(jnp.float32))
     if shares.shape != tracklets.labels.shape:
         raise ValueError(
             f"weights: expected shape {tracklets.labels.shape}, got {shares.shape}"
         )
     if not is_concrete(shares, tracklets.labels):
         return shares
-    values, labels = np.asarray(shares), np.asarray(tracklets.labels)
+    values, labels = host_value(shares), host_value(tracklets.labels)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if bad.size:
         raise ValueError(
@@ -166,6 +200,7 @@ def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array 
     return shares
 
 
+@on_any_mesh
 def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
     """Pulls whole tracklets into a ranking ("+Tracklet" of Table 6).
 
@@ -175,14 +210,18 @@ def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
     float32, so that sorting the result gives exactly that list.
 
     Args:
-        scores: `[Q, G]` numbers, larger is better, finite or -inf; read as float32.
-        tracklet_ids: `[G]` integers, equal for images of one track.
+        scores: `[Q, G]` real numbers, larger is better, finite or -inf, read as
+            float32; a warning says where most different ones become equal.
+        tracklet_ids: `[G]` integers or text, equal for images of one track; an image of
+            -1 (as text "-1" or "") has no track and stays alone. A warning says where
+            more than half of the images are one tracklet.
 
     Returns:
         Scores `[Q, G]` float32.
 
     Raises:
-        ValueError: scores of another rank or with NaN, ids of another length or type.
+        ValueError: scores of another rank, that are NaN or no real numbers or that
+            float32 cannot hold; ids of another length or type.
 
     Example:
         >>> import jax.numpy as jnp
@@ -190,9 +229,9 @@ def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
         >>> tracklet_pull_in(scores, jnp.array([8, 5, 8, 5]))
         Array([[0.9, 0.5, 0.9, 0.5]], dtype=float32)
     """
-    scores = read_scores(scores, "scores")
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=scores.shape[1])
-    return pull_in_scores(scores, group_tracklets(ids))
+    read = read_scores(scores, "scores")
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=read.shape[1])
+    return pull_in_scores(read, group_tracklets(ids))
 
 
 @jax.jit
@@ -212,11 +251,12 @@ def pull_in_scores(scores: jax.Array, tracklets: Tracklets) -> jax.Array:
             (-best, leader, jnp.arange(T, dtype=jnp.int32)), num_keys=2
         )
         apart = separate(-down, jnp.arange(T, dtype=jnp.int32))
-        return jnp.zeros(T).at[ranked].set(apart)[tracklets.labels]
+        return jnp.zeros(T, jnp.float32).at[ranked].set(apart)[tracklets.labels]
 
     return lax.map(one_query, scores, batch_size=min(32, scores.shape[0]))
 
 
+@jax.custom_jvp
 def separate(falling: jax.Array, place: jax.Array) -> jax.Array:
     """Makes falling scores `[..., T]` strictly falling by the smallest float steps.
 
@@ -234,6 +274,16 @@ def separate(falling: jax.Array, place: jax.Array) -> jax.Array:
     value = lax.bitcast_convert_type(bits, jnp.float32)
     value = jnp.where(level < 0, -value, value)
     return jnp.where(falling == -jnp.inf, falling, value)
+
+
+@separate.defjvp
+def _separate_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Integers have no derivative; the smallest steps leave that of the scores."""
+    falling, moved = primals[0], tangents[0]
+    slope = jnp.where(falling == -jnp.inf, jnp.zeros((), moved.dtype), moved)
+    return separate(*primals), slope
 
 
 @functools.partial(jax.jit, static_argnames=("top",))
@@ -260,8 +310,10 @@ def pull_in_ranking(
         masked = scores[leader] == -jnp.inf
         count = jnp.where(leader == index, tracklets.counts[tracklet], 0)
         count = jnp.where(masked, 1, count)
-        end = jnp.cumsum(count)  # [K], images up to and with that tracklet
-        apart = separate(scores, jnp.cumsum((count > 0).astype(jnp.int32)) - 1)
+        end = jnp.cumsum(
+            count, dtype=jnp.int32
+        )  # [K], images up to and with that tracklet
+        apart = separate(scores, jnp.cumsum(count > 0, dtype=jnp.int32) - 1)
         # As in `tracklet_neighbors`: which tracklet a place belongs to, and how far in.
         slot = jnp.searchsorted(end, places, side="right")
         offset = places - (end - count)[slot]

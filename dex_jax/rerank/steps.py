@@ -9,10 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-from jax.typing import ArrayLike
 
-from dex_jax._checks import check_choice, check_masked_count, check_number
+from dex_jax._checks import (
+    ArrayLike,
+    check_choice,
+    check_masked_count,
+    check_number,
+    read_array,
+)
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import limit_count, search
 from dex_jax.rerank import _database_augmentation as augmentation
@@ -26,6 +30,7 @@ from dex_jax.rerank._fusion import (
     penalty_tile,
     read_penalty,
     read_sides,
+    read_weight,
     sum_tile,
 )
 from dex_jax.rerank._k_reciprocal_tracklets import with_tracklet_scan
@@ -93,7 +98,7 @@ def alpha_qe(
         alpha_qe(alpha=3)
     """
     asked = check_masked_count(k, k_max, "k")
-    check_number(alpha, "alpha", least=0)
+    alpha = check_number(alpha, "alpha", least=0)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
         query, gallery, _ = state.pair
@@ -121,7 +126,7 @@ def dex(
         dex(k=10,within=similarity)
     """
     asked = check_masked_count(k, k_max, "k")
-    check_number(alpha, "alpha", least=0)
+    alpha = check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
@@ -151,7 +156,7 @@ def dba(
         >>> dba(k=5, include_self="top_k")
         dba(k=5,include_self=top_k)
     """
-    asked = augmentation.check_options(
+    asked, alpha = augmentation.read_options(
         k=k, alpha=alpha, include_self=include_self, k_max=k_max
     )
 
@@ -184,8 +189,8 @@ def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
         >>> tracklet_means()
         tracklet_means
     """
-    if weights is not None and np.ndim(weights) != 1:
-        raise ValueError(f"weights: expected an array [G], got {weights!r}")
+    if weights is not None and read_array(weights, "weights").ndim != 1:
+        raise ValueError(f"weights: expected an array [G], got {weights!r:.80}")
 
     def apply(state: State, lists: NeighborLists | None) -> State:
         tracklets = known(state.tracklets)
@@ -229,7 +234,6 @@ def k_reciprocal(
         >>> k_reciprocal(k1=20, lambda_=0.3)
         k_reciprocal(k1=20,lambda_=0.3)
     """
-    check_number(lambda_, "lambda_")
     options = reciprocal.read_options(k1, k2, lambda_, k1_max, k2_max)
 
     def scan(
@@ -256,6 +260,7 @@ def diffusion(
     initial: str = "y",
     k_max: int | None = None,
     k_query_max: int | None = None,
+    remat: bool = False,
 ) -> Rank:
     """Diffusion over the gallery's graph (eq. 9-10); see `dex_jax.rerank.diffusion`.
 
@@ -264,13 +269,12 @@ def diffusion(
         diffusion(solver=cg)
     """
     counts = graph_diffusion.check_counts(k, k_query, k_max, k_query_max)
-    graph_diffusion.check_options(alpha, gamma, iterations, solver, initial)
+    options, solve = graph_diffusion.read_options(
+        alpha, gamma, iterations, solver, initial, remat=remat
+    )
     # These counts mask list entries; one beyond the gallery masks nothing, so they need
     # not be limited to it.
-    options = graph_diffusion.Options(
-        alpha, gamma, iterations, counts[0].value, counts[1].value
-    )
-    solve = graph_diffusion.solve(solver, initial, iterations)
+    options = options._replace(k=counts[0].value, k_query=counts[1].value)
 
     def scan(
         state: State, lists: NeighborLists | None, use: Callable[[Scan], Any]
@@ -303,7 +307,6 @@ def tracklet_k_reciprocal(
         >>> tracklet_k_reciprocal(k1=5)
         tracklet_k_reciprocal(k1=5)
     """
-    check_number(lambda_, "lambda_")
     options = reciprocal.read_options(k1, k2, lambda_, k1_max, k2_max)
 
     def scan(
@@ -347,10 +350,10 @@ def side_bias(
         >>> side_bias(jnp.ones((1, 2)), jnp.ones((3, 2)), weight=0.1)
         side_bias(...)
     """
-    check_number(weight, "weight")
+    share = read_weight(weight)
     query, gallery = read_sides(query_side, gallery_side)
     sizes = pair_sizes(query, gallery)
-    return Refine("side_bias", Pairwise(bias_tile, query, (gallery, weight), sizes))
+    return Refine("side_bias", Pairwise(bias_tile, query, (gallery, share), sizes))
 
 
 @noted
@@ -362,29 +365,31 @@ def same_camera(
 ) -> Refine:
     """Lowers images of the query's own camera; see `same_camera_penalty`.
 
-    `query_cameras` is `[Q]` and `gallery_cameras` `[G]`, integers.
+    `query_cameras` is `[Q]` and `gallery_cameras` `[G]`, integers or text; -1 is
+    unknown and equals no camera.
 
     Example:
         >>> import jax.numpy as jnp
         >>> same_camera(jnp.array([3]), jnp.array([3, 4]), penalty=0.5)
         same_camera(...)
     """
-    query, gallery = read_penalty(query_cameras, gallery_cameras, penalty)
-    sizes = pair_sizes(query, gallery)
-    change = Pairwise(penalty_tile, query, (gallery, penalty), sizes)
-    return Refine("same_camera", change)
+    query, rest = read_penalty(query_cameras, gallery_cameras, penalty)
+    sizes = pair_sizes(query, rest[0])
+    return Refine("same_camera", Pairwise(penalty_tile, query, rest, sizes))
 
 
 @noted
 def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     """Adds `weight` times other scores `[Q, G]` of the same images; see `fuse_scores`.
 
+    A weight of 0 adds nothing; -inf on either side masks an image.
+
     Example:
         >>> import jax.numpy as jnp
         >>> add_scores(jnp.zeros((1, 3)), weight=0.5)
         add_scores(...)
     """
-    check_number(weight, "weight")
+    share = read_weight(weight)
     other = read_scores(scores, "scores")
     Q, G = other.shape
-    return Refine("add_scores", Pairwise(sum_tile, other, weight, (Q, G)))
+    return Refine("add_scores", Pairwise(sum_tile, other, share, (Q, G)))

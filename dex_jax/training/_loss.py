@@ -85,7 +85,8 @@ def partition_loss(
         "circle": circle_weight,
     }
     per_part = sum(
-        (weights[name] * term for name, term in terms.items()), jnp.zeros(())
+        (weights[name] * term for name, term in terms.items()),
+        jnp.zeros((), jnp.float32),
     )
     metrics = {name: both_means(term) for name, term in terms.items()}
     return both_means(per_part), metrics | {"part_loss": per_part}

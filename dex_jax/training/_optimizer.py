@@ -41,7 +41,7 @@ def learning_rate(
     warm = round(warmup_epochs * steps_per_epoch)
 
     def exponential(step: Any) -> jax.Array:
-        epoch = jnp.floor_divide(step, steps_per_epoch)
+        epoch = jnp.floor_divide(step, steps_per_epoch).astype(jnp.float32)
         return learning_rate * jnp.exp(-decay * epoch)
 
     after: optax.Schedule

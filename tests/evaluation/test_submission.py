@@ -10,6 +10,7 @@ from dex_jax.evaluation import (
     submit,
     write_submission,
 )
+from dex_jax.metrics import evaluate
 from dex_jax.rerank import parse
 
 
@@ -79,9 +80,8 @@ def test_writer_refuses_bad_lists(tmp_path):
 def test_distances_are_turned_into_scores(tmp_path):
     path = tmp_path / "distmat.npy"
     np.save(path, np.array([[0.5, 0.1]]))
-    np.testing.assert_array_equal(
-        read_ranking(path, queries=1, gallery=2), np.array([[-0.5, -0.1]], np.float32)
-    )
+    found = read_ranking(path, queries=1, gallery=2)
+    np.testing.assert_array_equal(found, np.array([[-0.5, -0.1]]))
     with pytest.raises(ValueError, match=r"expected distances \[1, 3\]"):
         read_ranking(path, queries=1, gallery=3)
     np.save(path, np.array([[0.5, 1j]]))
@@ -93,6 +93,26 @@ def test_distances_are_turned_into_scores(tmp_path):
     np.save(path, np.array([[0.5, np.nan]]))
     with pytest.raises(ValueError, match="row 0 holds NaN"):
         read_ranking(path, queries=1, gallery=2)
+
+
+@pytest.mark.parametrize(
+    "distances",
+    [
+        [[1 + 1e-9, 1.0, 2.0]],
+        [[1e6 + 2e-3, 1e6 + 1e-3, 1e300]],
+        np.array([[2**60 + 1, 2**60, 2**61]]),
+        # The lowest integer, and one without a sign, have no negative value.
+        np.array([[0, -(2**63), 2**63 - 1]]),
+        np.array([[1, 0, 2**64 - 1]], np.uint64),
+        np.array([[7, 5, 255]], np.uint8),
+        np.array([[7, 5, 9]], np.float16),
+    ],
+)
+def test_distances_are_ranked_in_their_own_type(tmp_path, distances):
+    np.save(tmp_path / "distmat.npy", distances)
+    scores = read_ranking(tmp_path / "distmat.npy", queries=1, gallery=3)
+    found = evaluate(scores, query_identities=[1], gallery_identities=[2, 1, 3])
+    assert found.mean_ap == 1
 
 
 @pytest.mark.parametrize(

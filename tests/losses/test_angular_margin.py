@@ -80,9 +80,16 @@ def test_options_are_traced_and_bfloat16_is_widened():
     [
         ((2, 3, 4), {}, r"cosines: expected \[B, C\], got shape \(2, 3, 4\)"),
         ((3, 2), {}, r"labels: expected shape \(3,\), got \(2,\)"),
-        ((2, 3), {"margin": 2.0}, r"margin: expected an angle in \[0, pi / 2\]"),
+        (
+            (2, 3),
+            {"margin": 2.0},
+            "margin: expected a number of at least 0 and at most 1.57",
+        ),
         ((2, 3), {"margin": -0.1}, "margin: .* got -0.1"),
         ((2, 3), {"scale": float("inf")}, "scale: expected a number above 0, got inf"),
+        ((2, 3), {"scale": None}, "scale: expected a number above 0, got None"),
+        ((2, 3), {"margin": None}, "margin: expected a number .* got None"),
+        ((2, 3), {"margin": "a"}, "margin: expected a number .* got 'a'"),
     ],
 )
 def test_bad_input_is_named(shape, kwargs, message: str):

@@ -103,8 +103,17 @@ def test_bfloat16_is_measured_in_float32(rng):
     [
         ((4,), {}, r"embeddings: expected \[B, D\], got shape \(4,\)"),
         ((3, 2), {}, r"labels: expected shape \(3,\), got \(4,\)"),
-        ((4, 2), {"margin": 1.5}, r"margin: expected a number in \[0, 1\], got 1.5"),
+        (
+            (4, 2),
+            {"margin": 1.5},
+            "margin: expected a number of at least 0 and at most 1, got 1.5",
+        ),
         ((4, 2), {"scale": 0.0}, r"scale: expected a number above 0, got 0.0"),
+        ((4, 2), {"scale": None}, "scale: expected a number above 0, got None"),
+        ((4, 2), {"scale": float("nan")}, "scale: expected a number above 0, got nan"),
+        ((4, 2), {"margin": None}, "margin: expected a number .* got None"),
+        ((4, 2), {"margin": "a"}, "margin: expected a number .* got 'a'"),
+        ((4, 2), {"margin": 1j}, "margin: expected a number .* got 1j"),
         ((4, 2), {"scale": float("nan")}, "scale: .* got nan"),
     ],
 )

@@ -74,8 +74,11 @@ def test_epsilon_is_traced(rng):
         ((2, 3), [0, 1, 2], 0.1, r"labels: expected shape \(2,\)"),
         ((2, 3), [0, 3], 0.1, r"labels: expected values in 0 \.\. 2 .* got 0 \.\. 3"),
         ((2, 3), [-1, 1], 0.1, r"labels: .* got -1 \.\. 1"),
-        ((2, 3), [0, 1], 1.5, r"epsilon: expected a number in \[0, 1\], got 1.5"),
+        ((2, 3), [0, 1], 1.5, "epsilon: .* of at least 0 and at most 1, got 1.5"),
         ((2, 3), [0, 1], float("nan"), "epsilon: .* got nan"),
+        ((2, 3), [0, 1], None, "epsilon: .* got None"),
+        ((2, 3), [0, 1], "a", "epsilon: .* got 'a'"),
+        ((2, 3), [0.0, 1.0], 0.1, "labels: expected integers, got dtype float32"),
     ],
 )
 def test_bad_input_is_named(shape, labels, epsilon, message: str):

@@ -138,8 +138,11 @@ def test_an_anchor_without_a_negative_contributes_nothing(rng):
     [
         ((4,), {}, r"embeddings: expected \[B, D\], got shape \(4,\)"),
         ((3, 2), {}, r"labels: expected shape \(3,\), got \(4,\)"),
-        ((4, 2), {"margin": -0.1}, "margin: expected None or a number >= 0, got -0.1"),
+        ((4, 2), {"margin": -0.1}, "margin: expected a number of at least 0, got -0.1"),
         ((4, 2), {"margin": float("nan")}, "margin: .* got nan"),
+        ((4, 2), {"margin": float("inf")}, "margin: .* got inf"),
+        ((4, 2), {"margin": "a"}, "margin: .* got 'a'"),
+        ((4, 2), {"margin": 1j}, "margin: .* got 1j"),
         ((4, 2), {"reduction": "max"}, "reduction: expected one of 'mean', 'sum'"),
     ],
 )

@@ -23,7 +23,7 @@ CONTRACT = {
     ),
     "diffusion": (
         "query, gallery, *, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, "
-        "solver='power', initial='y', k_max=None, k_query_max=None"
+        "solver='power', initial='y', k_max=None, k_query_max=None, remat=False"
     ),
     "tracklet_pull_in": "scores, tracklet_ids",
     "tracklet_means": "gallery, tracklet_ids, *, weights=None",
@@ -50,7 +50,7 @@ STEPS = {
     "tracklet_k_reciprocal": "*, k1=7, k2=2, lambda_=0.6, k1_max=None, k2_max=None",
     "diffusion": (
         "*, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, solver='power', "
-        "initial='y', k_max=None, k_query_max=None"
+        "initial='y', k_max=None, k_query_max=None, remat=False"
     ),
     "tracklet": "",
     "side_bias": "query_side, gallery_side, *, weight",

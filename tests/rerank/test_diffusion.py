@@ -118,7 +118,7 @@ def test_the_packed_graph_multiplies_as_the_dense_one(monkeypatch, most, sizes):
     assert np.all(np.diff(falling) <= 0)
     # A block does the work of its fullest row, not of the longest list.
     firsts = np.cumsum([0, *sizes[:-1]])
-    trips = [int(edges.trips) for edges in packed.blocks]
+    trips = [int(np.asarray(edges.trips)) for edges in packed.blocks]
     assert trips == (-(-falling[firsts] // 10)).tolist()
     assert trips[0] > trips[-1]
     f = rng.random((500, 3)).astype(np.float32)

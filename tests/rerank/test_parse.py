@@ -52,11 +52,12 @@ COUNTS, NUMBERS = st.integers(1, 50), st.floats(0, 0.99)
 VALUES: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("k", "k_query", "k1", "k2", "iterations"), COUNTS),
     **dict.fromkeys(("alpha", "gamma", "lambda_"), NUMBERS | st.integers(0, 0)),
-    "gamma": NUMBERS | st.floats(0, 1e300) | st.integers(0, 10**9),
+    "gamma": NUMBERS | st.floats(0, 1e38) | st.integers(0, 10**18 - 1),
     "within": st.sampled_from(["index", "similarity"]),
     "include_self": st.sampled_from(["plus", "top_k"]),
     "initial": st.sampled_from(["y", "zero"]),
     "solver": st.just("power"),
+    "remat": st.booleans(),
     **dict.fromkeys(
         ("k_max", "k_query_max", "k1_max", "k2_max"),
         st.integers(60, 99) | st.none(),
@@ -131,7 +132,7 @@ OPTION = "expected options of dex that are numbers or words, such as k=10, got "
         (f"dex(k={10**30})", "dex: k: expected a whole number, got 1e"),
         ("dex(alpha=1e999)", "dex: alpha: expected a number of at least 0, got inf"),
         ("diffusion(alpha=2)", "diffusion: alpha: expected a number of at least 0 and"),
-        ("k_reciprocal(lambda_=a)", "k_reciprocal: lambda_: expected a number, got"),
+        ("k_reciprocal(lambda_=a)", "k_reciprocal: lambda_: .* at most 1, got"),
         ("dba(include_self=no)", "dba: include_self: expected one of 'plus', 'top_k'"),
         (
             "tracklet_means(weights=1)",

@@ -60,6 +60,7 @@ def test_agrees_with_the_equations(k, alpha):
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.filterwarnings("ignore:tracklet_ids")
 @pytest.mark.parametrize("tracks", [np.arange(G)[::-1], np.zeros(G, int)])
 def test_tracklets_of_one_image_and_one_giant_tracklet(tracks):
     found = tracklet_query_expansion(QUERY, GALLERY, tracks, k=7)

@@ -1,5 +1,7 @@
 """Grouping tracklets, their means, and pulling them into rankings."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from dex_jax.rerank import (
     tracklet_k_reciprocal,
     tracklet_means,
     tracklet_pull_in,
+    tracklet_query_expansion,
 )
 from dex_jax.rerank._tracklets import group_tracklets, pull_in_ranking, separate
 from tests.reference.expansion import ranked, unit
@@ -29,12 +32,98 @@ QUERY, GALLERY, TRACKS = clusters()
 
 @pytest.mark.quick
 def test_groups_in_order_of_first_appearance():
-    tracks = group_tracklets(jnp.array([7, -1, 7, 3, -1, 7]))
+    tracks = group_tracklets(jnp.array([7, -2, 7, 3, -2, 7]))
     assert tracks.labels.tolist() == [0, 1, 0, 2, 1, 0]
     assert tracks.order.tolist() == [0, 2, 5, 1, 4, 3]
     assert tracks.counts[:3].tolist() == [3, 2, 1]
     assert tracks.starts[:3].tolist() == [0, 3, 5]
     assert not tracks.counts[3:].any()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("traced", [False, True])
+def test_images_without_a_track_stand_alone(traced):
+    ids = jnp.array([-1, 7, -1, 3, -1, 7])
+    tracks = (jax.jit(group_tracklets) if traced else group_tracklets)(ids)
+    assert tracks.labels.tolist() == [0, 1, 2, 3, 4, 1]
+    assert tracks.order.tolist() == [0, 1, 5, 2, 3, 4]
+    assert tracks.counts[:6].tolist() == [1, 2, 1, 1, 1, 0]
+    assert tracks.starts[:5].tolist() == [0, 1, 3, 4, 5]
+
+
+def test_more_single_images_than_a_rounded_number_of_ids():
+    # One id and 99 images without: T must be 100 and not 64.
+    ids = np.full(102, -1)
+    ids[::40] = 5
+    tracks = group_tracklets(jnp.asarray(ids))
+    assert tracks.counts.sum() == 102
+    assert (tracks.counts > 0).sum() == len(np.unique(tracks.labels)) == 100
+
+
+def _no_track(ids: np.ndarray) -> np.ndarray:
+    """The ids with -1 in place of every third."""
+    return np.where(np.arange(len(ids)) % 3 == 0, -1, ids)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ids: tracklet_pull_in(_scores(4), ids),
+        lambda ids: tracklet_means(GALLERY, ids),
+        lambda ids: tracklet_query_expansion(QUERY, GALLERY, ids, k=5),
+        lambda ids: tracklet_k_reciprocal(QUERY, GALLERY, ids),
+        lambda ids: parse("dex(k=5),tracklet_means,tracklet")(
+            Embeddings(QUERY, GALLERY, ids)
+        ),
+        lambda ids: parse("tracklet")(Embeddings(QUERY, GALLERY, ids), top=9).ids,
+    ],
+    ids=["pull_in", "means", "dex", "k_reciprocal", "chain", "top"],
+)
+def test_no_track_is_a_track_of_its_own(call):
+    ids = _no_track(TRACKS)
+    alone = np.where(ids == -1, 1000 + np.arange(G), ids)
+    expected = call(alone)
+    np.testing.assert_array_equal(call(ids), expected)
+    # As text, of which "-1" and "" are without a track; and beyond int32.
+    np.testing.assert_array_equal(call(ids.astype(str)), expected)
+    words = ["" if i == -1 else f"track {i}" for i in ids]
+    np.testing.assert_array_equal(call(words), expected)
+    wide = np.where(ids == -1, -1, ids.astype(np.int64) + 2**40)
+    np.testing.assert_array_equal(call(wide), expected)
+
+
+def test_no_track_inside_the_callers_jit():
+    ids, scores = _no_track(TRACKS), _scores(4)
+    traced = jax.jit(tracklet_pull_in)(scores, ids)
+    np.testing.assert_array_equal(traced, tracklet_pull_in(scores, ids))
+    means = jax.jit(tracklet_means)(GALLERY, ids)
+    np.testing.assert_allclose(means, tracklet_means(GALLERY, ids), atol=1e-6)
+    np.testing.assert_allclose(means[::3], unit(GALLERY)[::3], atol=1e-6)
+
+
+def test_a_set_that_is_one_tracklet_is_noticed():
+    # Of 40 images 21 are one tracklet.
+    ids = np.arange(G)
+    ids[5:26] = 7
+    embeddings = Embeddings(QUERY, GALLERY, ids)
+    message = "tracklet_ids: 21 of 40 images have the id of image 5 .* need the id -1"
+    for call in (
+        lambda: tracklet_means(GALLERY, ids),
+        lambda: tracklet_pull_in(_scores(0), ids),
+        lambda: parse("tracklet")(embeddings),
+    ):
+        with pytest.warns(UserWarning, match=message) as caught:
+            call()
+        assert {w.filename for w in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse("none")(embeddings)  # reads no tracklets
+        tracklet_means(GALLERY, np.where(np.arange(G) == 30, -1, ids))
+        ids[5] = 1000  # half of the images
+        tracklet_means(GALLERY, ids)
+        ids[0] = -1
+        tracklet_means(GALLERY, ids)
+        tracklet_means(GALLERY[:10], np.zeros(10, int))  # a few images
 
 
 @pytest.mark.quick
@@ -54,6 +143,9 @@ def test_means_by_hand():
         ([1.0, 1.0], r"weights: expected shape \(3,\), got \(2,\)"),
         ([1.0, -1.0, 1.0], "weights: expected finite values .* got -1.0 at 1"),
         ([0.0, 0.0, 1.0], "weights: all zero in the tracklet of image 0"),
+        ([1.0, 1e300, 1.0], "weights: expected finite values .* got inf at 1"),
+        (["a", "b", "c"], "weights: expected real numbers, got dtype <U1"),
+        ([1j, 1, 1], "weights: expected real numbers, got dtype complex128"),
     ],
 )
 def test_means_refuse_senseless_weights(weights, message):
@@ -97,6 +189,7 @@ def test_pull_in_is_the_walk_and_once_is_enough(seed):
     np.testing.assert_array_equal(few.ids, order[:, :7])
 
 
+@pytest.mark.filterwarnings("ignore:tracklet_ids")
 @pytest.mark.parametrize("tracks", [np.arange(G)[::-1], np.full(G, 3)])
 def test_single_images_stay_and_a_giant_tracklet_is_gallery_order(tracks):
     scores = np.random.default_rng(0).permutation(Q * G).reshape(Q, G)
@@ -176,8 +269,11 @@ def test_reference_vectors(golden, case):
     ("scores", "tracks", "message"),
     [
         (np.zeros(3), np.zeros(3, int), r"scores: expected scores \[Q, G\]"),
-        (np.full((2, 3), np.nan), np.zeros(3, int), "scores: row 0 holds NaN"),
+        (np.full((2, 3), np.nan), np.zeros(3, int), "scores: 2 row.* NaN, first row 0"),
         (np.zeros((2, 3)), np.zeros(2, int), r"tracklet_ids: expected shape \(3,\)"),
+        (np.zeros((2, 3)), 7, r"tracklet_ids: expected shape \(3,\), got \(\)"),
+        (np.zeros((2, 3)), np.zeros(3), "tracklet_ids: .* dtype float64; convert"),
+        (np.zeros((2, 3)), [1, "a", 2], "tracklet_ids: .* got both: 1 at 0 and 'a' at"),
     ],
 )
 def test_says_what_is_wrong(scores, tracks, message):
