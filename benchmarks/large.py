@@ -64,7 +64,8 @@ def _check(cache: NeighborCache, embeddings: Embeddings, rows: int) -> str:
     """Compares some lists of the plain gallery with sorted cosines in float64."""
     gallery = np.asarray(embeddings.gallery)
     norms = np.linalg.norm(gallery, axis=1).astype(np.float64)
-    graph = cache.lists(unit_rows(jnp.asarray(embeddings.gallery)), 61)
+    rows_there = unit_rows(jnp.asarray(embeddings.gallery))
+    graph = cache.lists(rows_there, 61, len(gallery))
     if graph is None:
         return "no lists to compare"
     ids, scores = (np.asarray(x) for x in graph.first(61))

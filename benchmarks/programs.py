@@ -137,7 +137,7 @@ def _jaccard(size: Size) -> tuple[Any, tuple[Any, ...]]:
         _shape((), jnp.float32),
     )
     own = _Own(gallery, _lists(G, 30).ids)
-    scan = Scan(own, whole, _Compare(Q + G), (Q, G), "gallery")
+    scan = Scan(own, whole, _Compare(Q + G), (Q, G), G, "gallery")
     return jax.jit(functools.partial(best_scores, top=100)), (scan,)
 
 

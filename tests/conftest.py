@@ -24,12 +24,17 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def limit_programs():
-    """Lets go of compiled programs between modules where they have become many."""
-    yield
+def let_go_of_programs() -> None:
+    """Forgets compiled programs where they have become many."""
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limit_programs():
+    """Lets go of compiled programs between modules."""
+    yield
+    let_go_of_programs()
 
 
 @pytest.fixture(scope="module")

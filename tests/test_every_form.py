@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dex_jax import losses, metrics, neighbors, rerank
 from dex_jax.rerank import Embeddings, chain, parse, steps
+from tests.conftest import let_go_of_programs
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -212,6 +213,8 @@ CASES = {
 # Public names that are no functions of arrays, or are called by other cases.
 TYPES = {
     "Neighbors",
+    "SplitRows",
+    "split_rows",
     "NeighborLists",
     "form",
     "Embeddings",
@@ -355,8 +358,24 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("way", WAYS)
+# Without jit every operation is a program: minutes for what is made of other cases.
+LONG = {"tracklet_k_reciprocal", "parse, the best"}
+CALLS = [
+    (way, name)
+    for way in WAYS
+    for name in CASES
+    if not (way == "disable_jit" and name in LONG)
+]
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """This module alone compiles more programs than a process may hold."""
+    yield
+    let_go_of_programs()
+
+
+@pytest.mark.parametrize(("way", "name"), CALLS)
 def test_a_call_gives_the_same_in_every_way(name, way, arrays, expected):
     wanted = _plain(name, arrays, expected)
     changed, call, context = WAYS[way]

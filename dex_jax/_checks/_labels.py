@@ -32,7 +32,9 @@ def check_ids(x: object, name: str, *, size: int, text: bool = True) -> jax.Arra
         ValueError: another shape, or values that are neither integers nor, where `text`
             allows it, text.
     """
-    return _narrow([_read_labels(x, name, size, text)], [name])[0]
+    # Inside a caller's jit, labels that are known there stay known.
+    with jax.ensure_compile_time_eval():
+        return _narrow([_read_labels(x, name, size, text)], [name])[0]
 
 
 def check_paired_ids(
@@ -51,7 +53,8 @@ def check_paired_ids(
         _read_labels(x, name, size)
         for x, name, size in zip((query, gallery), names, sizes, strict=True)
     ]
-    query_ids, gallery_ids = _narrow(pair, names)
+    with jax.ensure_compile_time_eval():
+        query_ids, gallery_ids = _narrow(pair, names)
     return query_ids, gallery_ids
 
 

@@ -8,5 +8,13 @@ are equal bit by bit get equal cosines.
 from dex_jax.neighbors._form import form
 from dex_jax.neighbors._search import nearest_neighbors
 from dex_jax.neighbors._selection import NeighborLists, Neighbors
+from dex_jax.neighbors._split import SplitRows, split_rows
 
-__all__ = ["NeighborLists", "Neighbors", "form", "nearest_neighbors"]
+__all__ = [
+    "NeighborLists",
+    "Neighbors",
+    "SplitRows",
+    "form",
+    "nearest_neighbors",
+    "split_rows",
+]

@@ -159,6 +159,7 @@ class _Ring(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("shards", "k", "precision", "minimum"))
 def self_search_shards(
     rows: jax.Array,
+    valid: jax.Array | None,
     *,
     shards: RowShards,
     k: int,
@@ -167,12 +168,15 @@ def self_search_shards(
 ) -> NeighborLists:
     """Passes the parts around a ring; lists and minimum stay split like the rows.
 
-    A device holds its own part and one other at a time, never all N rows.
+    A device holds its own part and one other at a time, never all N rows. Rows that
+    `valid` `[N]` leaves out stand in no list.
     """
     parts = shards.parts
-    equal = find_duplicates(all_fingerprints(rows, shards))
+    equal = find_duplicates(all_fingerprints(rows, shards), valid)
+    legal = equal.leads if valid is None else equal.leads & valid  # [N]
 
-    def local(own: jax.Array, equal: Duplicates) -> NeighborLists:
+    def local(own: jax.Array, whole: tuple[Duplicates, jax.Array]) -> NeighborLists:
+        equal, legal = whole
         N = own.shape[0]  # of this device
         me = lax.axis_index(shards.axes)
         # Pairs (from, to): each device hands its guest to the one before it.
@@ -183,7 +187,7 @@ def self_search_shards(
             found = search_tiles(
                 own,
                 state.guest,
-                lax.dynamic_slice_in_dim(equal.leads, first, N),
+                lax.dynamic_slice_in_dim(legal, first, N),
                 k=min(k, N),
                 precision=precision,
                 first=first,
@@ -197,7 +201,7 @@ def self_search_shards(
         found = repeat(parts, visit, _Ring(no_lists(N, k), own)).found
         return NeighborLists(*spread(found.first(k), equal, k), found.minimum)
 
-    return on_parts(local, shards, join=0)(rows, equal)
+    return on_parts(local, shards, join=0)(rows, (equal, legal))
 
 
 @functools.partial(jax.jit, static_argnames=("k",))

@@ -33,45 +33,52 @@ def pool_lists(
     *,
     width: int,
     queries: jax.Array | None = None,
+    images: int | None = None,
 ) -> NeighborLists:
     """The lists of the pool `N = Q + G`, queries first, every row itself counted.
 
     Args:
         query: `[Q, D]` unit rows.
         gallery: `[G, D]` unit rows; may be split over a mesh.
-        known: the gallery's own lists with their minima, at least `width` wide or G;
-            None where there are none.
+        known: the gallery's own lists with their minima, at least `width` wide or as
+            wide as there are images; None where there are none.
         width: entries of a list.
         queries: scalar int32, how many of the Q rows are queries; the rows behind them
             are padding (`check_queries`) and stand in no list. All are if None.
+        images: how many of the G rows are images; the rows behind them are padding too
+            (`SplitRows`). All are if None.
 
     Returns:
         Lists `[N, width]` and the smallest cosine of each row over the pool.
     """
     shards = row_shards(gallery)
+    images = gallery.shape[0] if images is None else images
     if known is None and shards is None:
-        return _whole_pool(query, gallery, queries, width=width)
+        return _whole_pool(query, gallery, queries, width=width, images=images)
     if known is None:
         # The pool's rows cannot be split evenly, but the gallery's are.
-        known = self_search(gallery, k=min(width, gallery.shape[0]))
-    return _joined_pool(query, gallery, known, queries, width=width, shards=shards)
+        known = self_search(gallery, k=min(width, images), size=images)
+    return _joined_pool(
+        query, gallery, known, queries, width=width, images=images, shards=shards
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("width",))
+@functools.partial(jax.jit, static_argnames=("width", "images"))
 def _whole_pool(
     query: jax.Array,
     gallery: jax.Array,
     queries: jax.Array | None,
     *,
     width: int,
+    images: int,
 ) -> NeighborLists:
     """One search of the pool in itself: each cosine is computed once."""
-    valid = _valid(queries, query.shape[0], gallery.shape[0])
+    valid = _valid(queries, query.shape[0], gallery.shape[0], images)
     pool = jnp.concatenate([query, gallery])
     return search_itself(pool, valid, k=width, minimum=True)
 
 
-@functools.partial(jax.jit, static_argnames=("width", "shards"))
+@functools.partial(jax.jit, static_argnames=("width", "images", "shards"))
 def _joined_pool(
     query: jax.Array,
     gallery: jax.Array,
@@ -79,11 +86,12 @@ def _joined_pool(
     queries: jax.Array | None,
     *,
     width: int,
+    images: int,
     shards: RowShards | None,
 ) -> NeighborLists:
     """Adds the queries to the gallery's known lists, and makes those of the queries."""
     Q, G = query.shape[0], gallery.shape[0]
-    valid = _valid(queries, Q, G)
+    valid = _valid(queries, Q, G, images)
     # A query may equal a row of the gallery: duplicates are those of the whole pool.
     prints = zip(
         all_fingerprints(query, None), all_fingerprints(gallery, shards), strict=True
@@ -217,10 +225,11 @@ def _admitted(
     return joined(ids, scores, width)
 
 
-def _valid(queries: jax.Array | None, ahead: int, rest: int) -> jax.Array:
-    """`[ahead + rest]` bool, false for the rows from `queries` to `ahead`, the padding.
+def _valid(queries: jax.Array | None, ahead: int, rest: int, images: int) -> jax.Array:
+    """`[ahead + rest]` bool, false for padding of queries and of images.
 
-    All are true where `queries` is None.
+    That is the rows from `queries`, all if None, to `ahead`, and those behind `images`.
     """
     row = jnp.arange(ahead + rest, dtype=jnp.int32)
-    return (row < (ahead if queries is None else queries)) | (row >= ahead)
+    asked = row < (ahead if queries is None else queries)
+    return asked | ((row >= ahead) & (row < ahead + images))

@@ -15,7 +15,6 @@ from dex_jax._checks import (
     Count,
     check_choice,
     check_count,
-    check_rows,
     check_same_width,
     is_concrete,
     on_any_mesh,
@@ -30,14 +29,15 @@ from dex_jax.neighbors._padding import check_queries, first_rows
 from dex_jax.neighbors._products import PRECISIONS
 from dex_jax.neighbors._rows import search_rows
 from dex_jax.neighbors._selection import NeighborLists, Neighbors
+from dex_jax.neighbors._split import SplitRows, check_gallery, counted
 from dex_jax.neighbors._tiles import search_tiles, self_search_tiles
 from dex_jax.neighbors._units import unit_set
 
 
 @on_any_mesh
 def nearest_neighbors(
-    queries: ArrayLike,
-    database: ArrayLike,
+    queries: ArrayLike | SplitRows,
+    database: ArrayLike | SplitRows,
     *,
     k: int,
     exclude_self: bool = False,
@@ -62,7 +62,8 @@ def nearest_neighbors(
             zero. Other numbers of queries reuse compiled programs: outside of `jit`
             and on one device rows are padded inside, to 1, 8, 32, 64, 128, 256, 384,
             512 and beyond that by an eighth at most.
-        database: `[N, D]`, the same, not padded. Rows may be split over a mesh.
+        database: `[N, D]`, the same, not padded. Rows may be split over a mesh, by
+            `jax.device_put` or by `split_rows`.
         k: neighbours wanted, at least 1, static; beyond what there is: all there is,
             and one warning.
         exclude_self: `queries` is the database, and no row is its own neighbour.
@@ -90,26 +91,30 @@ def nearest_neighbors(
     itself = queries is database
     k = check_count(k, "k")
     check_choice(precision, "precision", PRECISIONS)
-    database = check_rows(database, "database")
+    database, size = check_gallery(database, "database")
     if itself or exclude_self:
-        queries = database if itself else check_rows(queries, "queries")
+        queries = database if itself else check_gallery(queries, "queries")[0]
         check_same_width(queries, database, "queries", "database")
         if exclude_self and not _same(queries, database):
             raise ValueError(
                 "exclude_self: queries must be the database itself, got other rows of "
                 f"shape {queries.shape} for {database.shape}"
             )
-        k = limit_k(k, database.shape[0] - int(exclude_self), "k")
+        k = limit_k(k, size - int(exclude_self), "k")
         rows = unit_set(database)
         # Each row is in its own list, so one entry more is needed to leave it out.
-        found = self_lists(rows, k=k + int(exclude_self), precision=precision)
-        return _without_self(found) if exclude_self else found
+        found = self_lists(
+            rows, k=k + int(exclude_self), size=size, precision=precision
+        )
+        found = _without_self(found) if exclude_self else found
+        return first_rows(found, size)
     queries, count = check_queries(queries, "queries")
     check_same_width(queries, database, "queries", "database")
-    k = limit_k(k, database.shape[0], "k")
+    k = limit_k(k, size, "k")
     # Each side is scaled apart: of a query no equal row is asked for.
     rows = unit_rows(queries), unit_set(database)
-    return first_rows(search(*rows, k=k, precision=precision), count)
+    valid = counted(database, size)
+    return first_rows(search(*rows, k=k, valid=valid, precision=precision), count)
 
 
 def _same(a: jax.Array, b: jax.Array) -> bool:
@@ -198,29 +203,34 @@ def _search(
     return spread(found.first(k), equal, k)
 
 
-def self_search(rows: jax.Array, *, k: int) -> NeighborLists:
+def self_search(rows: jax.Array, *, k: int, size: int | None = None) -> NeighborLists:
     """Finds each unit row's `k` nearest in its own set `[N, D]`, itself counted.
 
-    Lists and the smallest cosine of each row are split over devices like the rows.
+    Of the rows the first `size` count, all if None; the others repeat the last one of
+    these. Lists and the smallest cosine of each row are split over devices like the
+    rows.
     """
-    return _self_search(rows, k=k, precision="highest", minimum=True)
+    return _self_search(rows, size, k=k, precision="highest", minimum=True)
 
 
-def self_lists(rows: jax.Array, *, k: int, precision: str = "highest") -> Neighbors:
+def self_lists(
+    rows: jax.Array, *, k: int, size: int | None = None, precision: str = "highest"
+) -> Neighbors:
     """The lists of `self_search` alone, which saves the pass for the minima."""
-    return _self_search(rows, k=k, precision=precision, minimum=False).first(k)
+    return _self_search(rows, size, k=k, precision=precision, minimum=False).first(k)
 
 
 def _self_search(
-    rows: jax.Array, *, k: int, precision: str, minimum: bool
+    rows: jax.Array, size: int | None, *, k: int, precision: str, minimum: bool
 ) -> NeighborLists:
     shards = row_shards(rows)
     fixed = lax.stop_gradient(rows)
+    valid = None if size is None else counted(rows, size)
     if shards is None:
-        found = search_itself(fixed, None, k=k, precision=precision, minimum=minimum)
+        found = search_itself(fixed, valid, k=k, precision=precision, minimum=minimum)
     else:
         found = self_search_shards(
-            fixed, shards=shards, k=k, precision=precision, minimum=minimum
+            fixed, valid, shards=shards, k=k, precision=precision, minimum=minimum
         )
     # The minimum gets no derivative: k-reciprocal alone reads it, and refuses one.
     return found._replace(scores=with_derivative(found.scores, found.ids, rows, rows))

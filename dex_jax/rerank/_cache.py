@@ -49,17 +49,22 @@ class NeighborCache:
         self._entries: list[tuple[jax.Array, int, NeighborLists]] = []
         self.searches = 0
 
-    def lists(self, gallery: jax.Array, width: int) -> NeighborLists | None:
-        """Returns lists `[G, width]` or wider of unit rows; None for width 0."""
+    def lists(
+        self, gallery: jax.Array, width: int, images: int
+    ) -> NeighborLists | None:
+        """Returns lists `[G, width]` or wider of unit rows; None for width 0.
+
+        Rows from `images` on are padding and stand in no list.
+        """
         if not width or not is_concrete(gallery):
-            return build_lists(gallery, width)
+            return build_lists(gallery, width, images)
         for place, (known, known_width, lists) in enumerate(self._entries):
             # Wider lists serve too: their first entries are the narrower lists.
             if known_width >= width and _same(known, gallery):
                 self._entries.insert(0, self._entries.pop(place))
                 return lists
-        width = max(width, min(self._least, gallery.shape[0]))
-        lists = build_lists(gallery, width)
+        width = max(width, min(self._least, images))
+        lists = build_lists(gallery, width, images)
         if lists is not None:
             self.searches += 1
             self._entries = [(gallery, width, lists), *self._entries][: self._keep]

@@ -113,12 +113,14 @@ class Pipeline:
         if top is None:
             found = self._scores(state, lists)
         else:
-            top = limit_k(top, state.pair.gallery.shape[0], "top")
+            top = limit_k(top, state.pair.images, "top")
             found = self._ranking(state, lists, top)
         return first_rows(found, state.pair.number)  # without the padding
 
     def _scores(self, state: State, lists: NeighborLists | None) -> jax.Array:
         scores = self.rank.scan(state, lists, all_scores)
+        if scores.shape[1] != state.pair.images:
+            scores = scores[:, : state.pair.images]
         for step in self.refine:
             scores = step.apply(scores, state)
         return scores
@@ -128,9 +130,12 @@ class Pipeline:
 
         `_check_order` has made sure that no pairwise step follows another refine step.
         """
-        rows = state.pair.query.shape[0]
+        pair = state.pair
         changes = [step.pairwise for step in self.refine if step.pairwise is not None]
-        adjust = tuple(change.adjust(rows) for change in changes)
+        # tracklet_k_reciprocal knows no padding of images.
+        images = pair.images if self.rank.needs_tracklets else pair.gallery.shape[0]
+        sizes = (pair.query.shape[0], images)
+        adjust = tuple(change.adjust(sizes) for change in changes)
         keep = functools.partial(best_scores, adjust=adjust, top=top)
         ranking = self.rank.scan(state, lists, keep)
         for step in self.refine:
@@ -202,18 +207,18 @@ class Pipeline:
         Lists are made once for all steps up to the next change of the gallery, as wide
         as the widest of them reads: the first k of a longer list are the list of k.
         """
-        readers, size = (*self.expand, self.rank), state.pair.gallery.shape[0]
+        readers, size = (*self.expand, self.rank), state.pair.images
         lists = None
         for place, step in enumerate(self.expand):
             if lists is None and step.width(size):
                 width = _width(readers[place:], size)
-                lists = cache.lists(state.pair.gallery, width)
+                lists = cache.lists(state.pair.gallery, width, size)
             state = step.apply(state, lists)
             if step.changes_gallery:
                 lists = None
         # The gallery has changed since, or no expand step read lists.
         if lists is None:
-            lists = cache.lists(state.pair.gallery, self.rank.width(size))
+            lists = cache.lists(state.pair.gallery, self.rank.width(size), size)
         return state, lists
 
 

@@ -4,7 +4,7 @@ Each gallery row becomes the weighted sum of itself and its nearest gallery rows
 """
 
 import functools
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,32 @@ from dex_jax._checks import (
     check_choice,
     check_masked_count,
     check_number,
-    check_rows,
     on_any_mesh,
 )
 from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._search import limit_count, self_lists
+from dex_jax.neighbors._split import (
+    SplitRows,
+    as_given,
+    check_gallery,
+    repeat_last,
+)
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._query_expansion import add_rows, clipped_power, first_few
 
 INCLUDE_SELF = ("plus", "top_k")
 
 
-@on_any_mesh
+@overload
+def database_augmentation(
+    gallery: SplitRows,
+    *,
+    k: int | jax.Array = 10,
+    alpha: float | jax.Array = 0.0,
+    include_self: str = "plus",
+    k_max: int | None = None,
+) -> SplitRows: ...
+@overload
 def database_augmentation(
     gallery: ArrayLike,
     *,
@@ -35,7 +49,16 @@ def database_augmentation(
     alpha: float | jax.Array = 0.0,
     include_self: str = "plus",
     k_max: int | None = None,
-) -> jax.Array:
+) -> jax.Array: ...
+@on_any_mesh
+def database_augmentation(
+    gallery: ArrayLike | SplitRows,
+    *,
+    k: int | jax.Array = 10,
+    alpha: float | jax.Array = 0.0,
+    include_self: str = "plus",
+    k_max: int | None = None,
+) -> jax.Array | SplitRows:
     """Replaces each gallery image by a sum over its `k` nearest ones (DBA).
 
     Section 3.2: `g' = l2(g + sum of the k nearest others * max(cos, 0)^alpha)`. Changes
@@ -56,7 +79,7 @@ def database_augmentation(
             beyond `k` is masked. Beyond what there is: all of them, and one warning.
 
     Returns:
-        The augmented gallery `[G, D]`, unit rows of float32.
+        The augmented gallery `[G, D]`, unit rows of float32; SplitRows where it was.
 
     Raises:
         ValueError: rows that cannot be ranked, `k` below 1, above `k_max` or traced
@@ -71,10 +94,12 @@ def database_augmentation(
     count, alpha = read_options(
         k=k, alpha=alpha, include_self=include_self, k_max=k_max
     )
-    rows = unit_set(check_rows(gallery, "gallery"))
-    read = entries(count, rows.shape[0], include_self=include_self)
-    graph = self_lists(rows, k=read.width)
-    return augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
+    rows, images = check_gallery(gallery, "gallery")
+    rows = unit_set(rows)
+    read = entries(count, images, include_self=include_self)
+    graph = self_lists(rows, k=read.width, size=images)
+    rows = augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
+    return as_given(repeat_last(rows, images), images)
 
 
 def read_options(

@@ -26,15 +26,15 @@ from dex_jax.neighbors import Neighbors
 from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
-from dex_jax.neighbors._padding import first_rows
-from dex_jax.neighbors._search import limit_count, search, self_lists
+from dex_jax.neighbors._search import limit_count, self_lists
+from dex_jax.neighbors._split import SplitRows
 from dex_jax.rerank._diffusion_graph import (
     MutualGraph,
     block_size,
     mutual_graph,
     propagate,
 )
-from dex_jax.rerank._embeddings import Pair, read_pair
+from dex_jax.rerank._embeddings import Pair, all_asked, read_pair, search_pair
 from dex_jax.rerank._query_expansion import clipped_power, first_few
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
@@ -48,7 +48,7 @@ _TOLERANCE = 1e-6
 @on_any_mesh
 def diffusion(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     *,
     k: int | jax.Array = 50,
     k_query: int | jax.Array = 25,
@@ -119,15 +119,15 @@ def diffusion(
     )
     counts = check_counts(k, k_query, k_max, k_query_max)
     pair = read_pair(query, gallery)
-    own, near = limit_counts(counts, pair.gallery.shape[0])
+    own, near = limit_counts(counts, pair.images)
     scan = diffusion_scan(
-        search(pair.query, pair.gallery, k=near.width),
-        self_lists(pair.gallery, k=own.width),
+        search_pair(pair, k=near.width),
+        self_lists(pair.gallery, k=own.width, size=pair.images),
         options._replace(k=own.value, k_query=near.value),
         tiles,
         pair,
     )
-    return first_rows(all_scores(scan), pair.number)
+    return all_asked(all_scores(scan), pair)
 
 
 def check_counts(
@@ -223,6 +223,7 @@ def diffusion_scan(
         whole=_Whole(lists, options, queries),
         tiles=tiles,
         sizes=(start.ids.shape[0], pair.gallery.shape[0]),
+        images=pair.images,
         split="queries",
         shards=shards,
     )

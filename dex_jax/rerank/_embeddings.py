@@ -12,7 +12,6 @@ import numpy as np
 from dex_jax._checks import (
     ArrayLike,
     check_count,
-    check_rows,
     check_same_width,
     host_value,
     is_concrete,
@@ -22,9 +21,10 @@ from dex_jax._checks import (
     read_array,
 )
 from dex_jax.neighbors import Neighbors
-from dex_jax.neighbors._padding import check_queries
-from dex_jax.neighbors._search import limit_k
+from dex_jax.neighbors._padding import check_queries, first_rows
+from dex_jax.neighbors._search import limit_k, search
 from dex_jax.neighbors._selection import top
+from dex_jax.neighbors._split import SplitRows, check_gallery, counted
 from dex_jax.neighbors._units import unit_pair
 
 
@@ -45,7 +45,7 @@ class Embeddings(NamedTuple):
     """
 
     query: ArrayLike
-    gallery: ArrayLike
+    gallery: ArrayLike | SplitRows
     tracklet_ids: ArrayLike | None = None
 
 
@@ -105,13 +105,16 @@ class Pair(NamedTuple):
     Attributes:
         query: `[Q, D]` unit rows, Q being a padded size; rows from `number` on repeat
             the last query (see `check_queries`) and are cut off from every result.
-        gallery: `[G, D]` unit rows.
+        gallery: `[G, D]` unit rows; those from `images` on repeat the last image (see
+            `SplitRows`) and are cut off from every result too.
         number: how many queries there are.
+        images: how many images there are.
     """
 
     query: jax.Array
     gallery: jax.Array
     number: int
+    images: int
 
     @property
     def queries(self) -> jax.Array:
@@ -120,14 +123,25 @@ class Pair(NamedTuple):
         return jnp.asarray(self.number, jnp.int32)
 
 
-def read_pair(query: ArrayLike, gallery: ArrayLike) -> Pair:
+def read_pair(query: ArrayLike, gallery: ArrayLike | SplitRows) -> Pair:
     """Reads queries and gallery at the public border and scales rows to unit length."""
-    images = check_rows(gallery, "gallery")
+    rows, images = check_gallery(gallery, "gallery")
     queries, count = check_queries(query, "query")
-    check_same_width(queries, images, "query", "gallery")
-    number = jnp.asarray(count, jnp.int32)
-    queries, images = unit_pair(queries, images, number)
-    return Pair(queries, images, count)
+    check_same_width(queries, rows, "query", "gallery")
+    queries, rows = unit_pair(queries, rows, jnp.asarray(count, jnp.int32))
+    return Pair(queries, rows, count, images)
+
+
+def search_pair(pair: Pair, *, k: int) -> Neighbors:
+    """The `k` nearest images of each query, `[Q, k]`."""
+    valid = counted(pair.gallery, pair.images)
+    return search(pair.query, pair.gallery, k=k, valid=valid)
+
+
+def all_asked(scores: jax.Array, pair: Pair) -> jax.Array:
+    """Scores of the queries and images that there are, without those of padding."""
+    scores = first_rows(scores, pair.number)
+    return scores if scores.shape[1] == pair.images else scores[:, : pair.images]
 
 
 def read_scores(x: ArrayLike, name: str) -> jax.Array:

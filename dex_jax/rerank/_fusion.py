@@ -22,11 +22,11 @@ from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._duplicates import find_duplicates, fingerprints
 from dex_jax.neighbors._form import by_form, is_wide
 from dex_jax.neighbors._mesh import row_shards
-from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._rows import WIDE_COSINES
+from dex_jax.neighbors._split import SplitRows
 from dex_jax.neighbors._units import given
-from dex_jax.rerank._embeddings import Pair, read_pair, read_scores
+from dex_jax.rerank._embeddings import Pair, all_asked, read_pair, read_scores
 from dex_jax.rerank._scan import Carry, Scan, Tile, all_scores
 
 METHODS = ("sum", "concat")
@@ -35,7 +35,7 @@ _CPU_COSINES = 2**24
 
 
 @on_any_mesh
-def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
+def cosine_similarity(query: ArrayLike, gallery: ArrayLike | SplitRows) -> jax.Array:
     """Cosine similarity of every query to every gallery image.
 
     Args:
@@ -55,7 +55,7 @@ def cosine_similarity(query: ArrayLike, gallery: ArrayLike) -> jax.Array:
         Array([[0.6, 0.8]], dtype=float32)
     """
     pair = read_pair(query, gallery)
-    return first_rows(all_scores(cosine_scan(pair)), pair.number)
+    return all_asked(all_scores(cosine_scan(pair)), pair)
 
 
 def cosine_scan(pair: Pair) -> Scan:
@@ -65,6 +65,7 @@ def cosine_scan(pair: Pair) -> Scan:
         whole=pair.query,
         tiles=_cosine_tiles,
         sizes=(pair.query.shape[0], pair.gallery.shape[0]),
+        images=pair.images,
         split="gallery",
         shards=row_shards(pair.gallery),
     )
@@ -260,7 +261,7 @@ def side_distance_bias(
     given = read_scores(scores, "scores")
     query, gallery = read_sides(query_side, gallery_side)
     _check_fit(given, pair_sizes(query, gallery), "side embeddings")
-    return bias_tile(query, (gallery, share), _whole_tile(given))
+    return bias_tile((query, gallery), share, _whole_tile(given))
 
 
 def read_weight(weight: float | jax.Array) -> jax.Array:
@@ -279,11 +280,9 @@ def read_sides(
     return unit_rows(query), unit_rows(gallery)
 
 
-def bias_tile(
-    query_side: jax.Array, rest: tuple[jax.Array, jax.Array], tile: Tile
-) -> jax.Array:
-    """`side_distance_bias` of unit rows on a tile; `rest` is gallery and weight."""
-    gallery_side, weight = rest
+def bias_tile(sides: tuple[jax.Array, ...], weight: jax.Array, tile: Tile) -> jax.Array:
+    """`side_distance_bias` of unit rows, of queries and gallery, on a tile."""
+    query_side, gallery_side = sides
     return tile.scores - weight * cosines(*_of_tile(query_side, gallery_side, tile))
 
 
@@ -323,35 +322,35 @@ def same_camera_penalty(
         Array([[0.25, 0.5 ]], dtype=float32)
     """
     given = read_scores(scores, "scores")
-    query, rest = read_penalty(query_cameras, gallery_cameras, penalty)
-    _check_fit(given, pair_sizes(query, rest[0]), "cameras")
-    return penalty_tile(query, rest, _whole_tile(given))
+    cameras, share = read_penalty(query_cameras, gallery_cameras, penalty)
+    _check_fit(given, pair_sizes(*cameras), "cameras")
+    return penalty_tile(cameras, share, _whole_tile(given))
 
 
 def read_penalty(
     query_cameras: ArrayLike, gallery_cameras: ArrayLike, penalty: float | jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Reads the queries' cameras, and those of the gallery with the penalty."""
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """Reads the cameras of queries and gallery, and the penalty."""
     check_number(penalty, "penalty", most=float("inf"))
     names = ("query_cameras", "gallery_cameras")
-    query, gallery = check_paired_ids(query_cameras, gallery_cameras, names)
-    return query, (gallery, jnp.asarray(penalty, jnp.float32))
+    cameras = check_paired_ids(query_cameras, gallery_cameras, names)
+    return cameras, jnp.asarray(penalty, jnp.float32)
 
 
 def penalty_tile(
-    query_cameras: jax.Array, rest: tuple[jax.Array, jax.Array], tile: Tile
+    cameras: tuple[jax.Array, ...], penalty: jax.Array, tile: Tile
 ) -> jax.Array:
-    """`same_camera_penalty` on a tile; `rest` is the gallery's cameras and penalty."""
-    gallery_cameras, penalty = rest
+    """`same_camera_penalty` on a tile, of the cameras of queries and gallery."""
+    query_cameras, gallery_cameras = cameras
     own, other = _of_tile(query_cameras, gallery_cameras, tile)
     same = (own[:, None] == other[None]) & (own[:, None] != -1)
     return jnp.where(same, _sum([tile.scores, -penalty]), tile.scores)
 
 
-def sum_tile(other: jax.Array, weight: jax.Array, tile: Tile) -> jax.Array:
+def sum_tile(others: tuple[jax.Array, ...], weight: jax.Array, tile: Tile) -> jax.Array:
     """Adds a part of other scores `[Q, G]` to a tile, as `fuse_scores` does."""
     place = (tile.row, tile.column)
-    added = lax.dynamic_slice(other, place, tile.scores.shape)
+    added = lax.dynamic_slice(others[0], place, tile.scores.shape)
     return _sum([tile.scores, _part(added, weight)])
 
 

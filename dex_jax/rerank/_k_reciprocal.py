@@ -24,12 +24,12 @@ from dex_jax._checks import (
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._form import is_wide
 from dex_jax.neighbors._mesh import row_shards
-from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._pool import pool_lists
 from dex_jax.neighbors._products import cosines
 from dex_jax.neighbors._search import limit_count
+from dex_jax.neighbors._split import SplitRows
 from dex_jax.rerank._capacity import exact, round_up
-from dex_jax.rerank._embeddings import Pair, read_pair
+from dex_jax.rerank._embeddings import Pair, all_asked, read_pair
 from dex_jax.rerank._k_reciprocal_jaccard import (
     Compared,
     Support,
@@ -66,7 +66,7 @@ class Options(NamedTuple):
 @on_any_mesh
 def k_reciprocal(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     *,
     k1: int | jax.Array = 60,
     k2: int | jax.Array = 30,
@@ -133,7 +133,7 @@ def k_reciprocal(
     pair = read_pair(query, gallery)
     options = read_options(k1, k2, lambda_, k1_max, k2_max)
     scores = with_sizes(pair, None, options, all_scores)
-    return first_rows(scores, pair.number)
+    return all_asked(scores, pair)
 
 
 def read_options(
@@ -179,15 +179,21 @@ def with_sizes(
     Args:
         pair: unit rows of queries and gallery.
         lists: the gallery's own lists with their minima, the image itself counted, at
-            least `max(k1 + 1, k2)` wide or G; None where nobody has made them.
+            least `max(k1 + 1, k2)` wide or as wide as there are images; None where
+            nobody has made them.
         options: those of `k_reciprocal`.
         run: what is made of the scan.
     """
     query, gallery = without_derivative((pair.query, pair.gallery))
     pair = pair._replace(query=query, gallery=gallery)
-    plan = _plan(options, pair.number + pair.gallery.shape[0])
+    plan = _plan(options, pair.number + pair.images)
     pool = pool_lists(
-        pair.query, pair.gallery, lists, width=plan.width, queries=pair.queries
+        pair.query,
+        pair.gallery,
+        lists,
+        width=plan.width,
+        queries=pair.queries,
+        images=pair.images,
     )
     rows = jnp.concatenate([pair.query, pair.gallery])
     averaged = _averaged(
@@ -196,6 +202,7 @@ def with_sizes(
         pair.queries,
         width=plan.k2.width,
         padded=pair.query.shape[0],
+        images=pair.images,
     )
 
     def measure() -> _Sizes:
@@ -302,7 +309,7 @@ def _measure_points(encoding: Encoding, support: Support) -> int:
     return round_up(needed, N) if _WORTH * needed < N else N
 
 
-@functools.partial(jax.jit, static_argnames=("width", "padded"))
+@functools.partial(jax.jit, static_argnames=("width", "padded", "images"))
 def _averaged(
     ids: jax.Array,
     k2: jax.Array | None,
@@ -310,6 +317,7 @@ def _averaged(
     *,
     width: int,
     padded: int,
+    images: int,
 ) -> jax.Array:
     """Whose encodings are averaged, `[N, width]` pool ids; with `k2` 1 the image's own.
 
@@ -324,7 +332,7 @@ def _averaged(
         lists = lists.at[:, 0].set(jnp.where(k2 == 1, own, lists[:, 0]))
     # Padding stands in no list, so its encoding is empty: averaging it, instead of the
     # neighbours that it has, leaves its support empty too.
-    pads = (own >= queries) & (own < padded)
+    pads = ((own >= queries) & (own < padded)) | (own >= padded + images)
     return jnp.where(pads[:, None], own[:, None], lists)
 
 
@@ -362,6 +370,7 @@ def _scan(
         whole=_Whole(pair.query, minimum, found, plan.k2.value, weight),
         tiles=_Compare(points),
         sizes=(Q, G),
+        images=pair.images,
         split="gallery",
         shards=row_shards(pair.gallery),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from dex_jax._checks import ArrayLike, check_ids, host_value, is_concrete, on_any_mesh
 from dex_jax.neighbors._blocks import divide, repeat
 from dex_jax.neighbors._padding import first_rows
+from dex_jax.neighbors._split import SplitRows
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Pair, read_pair
 from dex_jax.rerank._k_reciprocal import Options, Result, read_options, with_sizes
@@ -31,7 +32,7 @@ _QUERIES = 64
 @on_any_mesh
 def tracklet_k_reciprocal(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     tracklet_ids: ArrayLike,
     *,
     k1: int | jax.Array = 7,
@@ -78,7 +79,7 @@ def tracklet_k_reciprocal(
     """
     options = read_options(k1, k2, lambda_, k1_max, k2_max)
     pair = read_pair(query, gallery)
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=pair.gallery.shape[0])
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=pair.images)
     scores = with_tracklet_scan(pair, group_tracklets(ids), options, all_scores)
     return first_rows(scores, pair.number)
 
@@ -93,10 +94,13 @@ def with_tracklet_scan(
 
     The scores of tracklets `[Q, T]` are held whole, those of images are not.
     """
-    means = pair._replace(gallery=_means(pair.gallery, tracklets))
+    gallery = _means(pair.gallery, tracklets)
+    means = pair._replace(gallery=gallery, images=gallery.shape[0])
     scores = with_sizes(means, None, options, all_scores)
-    sizes = (pair.query.shape[0], pair.gallery.shape[0])
-    return use(Scan(scores, tracklets, _image_tiles, sizes, split="queries"))
+    sizes = (pair.query.shape[0], pair.images)
+    return use(
+        Scan(scores, tracklets, _image_tiles, sizes, pair.images, split="queries")
+    )
 
 
 def _image_tiles(

@@ -16,10 +16,12 @@ from dex_jax._checks import check_ids, on_any_mesh
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import self_search
+from dex_jax.neighbors._split import as_given
 from dex_jax.rerank._embeddings import (
     Embeddings,
     Pair,
     Ranking,
+    all_asked,
     read_pair,
     read_scores,
 )
@@ -104,10 +106,14 @@ class Expand(_Written):
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """Applies the step alone; the rows it returns have unit length."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
-        gallery = state.pair.gallery
-        lists = build_lists(gallery, self.width(gallery.shape[0]))
-        query, gallery, count = self.apply(state, lists).pair
-        return Embeddings(first_rows(query, count), gallery, embeddings.tracklet_ids)
+        images = state.pair.images
+        lists = build_lists(state.pair.gallery, self.width(images), images)
+        pair = self.apply(state, lists).pair
+        return Embeddings(
+            first_rows(pair.query, pair.number),
+            as_given(pair.gallery, images),
+            embeddings.tracklet_ids,
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,38 +140,43 @@ class Rank(_Written):
     def __call__(self, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone: scores `[Q, G]`."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
-        gallery = state.pair.gallery
-        lists = build_lists(gallery, self.width(gallery.shape[0]))
-        scores = self.scan(state, lists, all_scores)
-        return first_rows(scores, state.pair.number)
+        images = state.pair.images
+        lists = build_lists(state.pair.gallery, self.width(images), images)
+        return all_asked(self.scan(state, lists, all_scores), state.pair)
 
 
 class Pairwise(NamedTuple):
     """A change of each score that depends only on the score, its query and its image.
 
     Attributes:
-        function: `(by_query, rest, tile) -> scores` of the tile.
-        by_query: tree of arrays `[Q, ...]`, padded like the queries before use.
-        rest: any other arrays.
+        function: `(arrays, number, tile) -> scores` of the tile.
+        arrays: what is known of queries and images, one array each or one of pairs.
+        axes: of each array, the axes that queries and images lie along, None where it
+            has no such axis. They are padded like the scores before use.
+        number: the option of the change, such as its weight.
         sizes: `(Q, G)` of the embeddings that it was made for.
     """
 
-    function: Callable[[Any, Any, Tile], jax.Array]
-    by_query: Any
-    rest: Any
+    function: Callable[[tuple[jax.Array, ...], Any, Tile], jax.Array]
+    arrays: tuple[jax.Array, ...]
+    axes: tuple[tuple[int | None, int | None], ...]
+    number: Any
     sizes: tuple[int, int]
 
-    def adjust(self, rows: int) -> Adjust:
-        """The change for scores of so many queries, padding included."""
-        more = rows - self.sizes[0]
+    def adjust(self, sizes: tuple[int, ...]) -> Adjust:
+        """The change for scores of so many queries and images, padding included."""
+        more = [there - own for there, own in zip(sizes, self.sizes, strict=True)]
 
-        def padded(array: jax.Array) -> jax.Array:
-            pad = ((0, more), *((0, 0) for _ in array.shape[1:]))
-            return jnp.pad(array, pad, mode="edge") if more else array
+        def padded(array: jax.Array, axes: tuple[int | None, int | None]) -> jax.Array:
+            pad = [(0, 0)] * array.ndim
+            for axis, rows in zip(axes, more, strict=True):
+                if axis is not None:
+                    pad[axis] = (0, rows)
+            return jnp.pad(array, pad, mode="edge") if any(more) else array
 
-        by_query = jax.tree.map(padded, self.by_query)
+        arrays = tuple(map(padded, self.arrays, self.axes))
         # A pytree of its arrays: other values of the same shapes share a program.
-        return Partial(self.function, by_query, self.rest)
+        return Partial(self.function, arrays, self.number)
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,11 +213,11 @@ class Refine(_Written):
         if self.pairwise is None:
             return known(self.scores)(scores, state)
         zero = jnp.int32(0)  # one tile: the whole matrix
-        return self.pairwise.adjust(scores.shape[0])(Tile(scores, zero, zero))
+        return self.pairwise.adjust(scores.shape)(Tile(scores, zero, zero))
 
     def check_sizes(self, state: State) -> None:
         """Refuses embeddings that the step was not made for."""
-        sizes = state.pair.number, state.pair.gallery.shape[0]
+        sizes = state.pair.number, state.pair.images
         if self.pairwise is not None and self.pairwise.sizes != sizes:
             raise ValueError(
                 f"{self.name}: was made for (Q, G) = {self.pairwise.sizes}, the "
@@ -226,15 +237,18 @@ def read_state(embeddings: Embeddings, track_users: list[str]) -> State:
                 f"tracklet_ids: {', '.join(track_users)} needs them, got None"
             )
         return State(pair, None)
-    size = pair.gallery.shape[0]
+    size = pair.images
     # Ids are checked even where no step needs them; grouping them takes a sort.
     ids = check_ids(embeddings.tracklet_ids, "tracklet_ids", size=size)
     return State(pair, group_tracklets(ids) if track_users else None)
 
 
-def build_lists(gallery: jax.Array, width: int) -> NeighborLists | None:
-    """The gallery's own lists of `width`; None where nobody reads them."""
-    return self_search(gallery, k=width) if width else None
+def build_lists(gallery: jax.Array, width: int, images: int) -> NeighborLists | None:
+    """The gallery's own lists of `width`; None where nobody reads them.
+
+    Rows from `images` on are padding and stand in no list.
+    """
+    return self_search(gallery, k=width, size=images) if width else None
 
 
 def known(planned: Planned | None) -> Planned:

@@ -26,8 +26,9 @@ from dex_jax.neighbors._blocks import Blocks, repeat, take_rows
 from dex_jax.neighbors._form import by_form
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_count, search
+from dex_jax.neighbors._split import SplitRows
 from dex_jax.neighbors._units import unit_set
-from dex_jax.rerank._embeddings import read_pair
+from dex_jax.rerank._embeddings import Pair, read_pair, search_pair
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets, tracklet_means_of
 
 # Rows summed at a time: on a CPU the running sum of a block stays in the cache.
@@ -40,7 +41,7 @@ WITHIN = ("index", "similarity")
 @on_any_mesh
 def average_query_expansion(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     *,
     k: int | jax.Array = 20,
     k_max: int | None = None,
@@ -83,7 +84,7 @@ def average_query_expansion(
 @on_any_mesh
 def alpha_query_expansion(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     *,
     k: int | jax.Array = 20,
     alpha: float | jax.Array = 2.0,
@@ -120,24 +121,24 @@ def alpha_query_expansion(
     """
     alpha = check_number(alpha, "alpha", least=0)
     asked = check_masked_count(k, k_max, "k")
-    query, gallery, number = read_pair(query, gallery)
-    count = limit_count(asked, gallery.shape[0], "k")
-    expanded = expand_over_images(query, gallery, count, alpha=alpha)
-    return replicated(first_rows(expanded, number))
+    pair = read_pair(query, gallery)
+    count = limit_count(asked, pair.images, "k")
+    expanded = expand_over_images(pair, count, alpha=alpha)
+    return replicated(first_rows(expanded, pair.number))
 
 
 def expand_over_images(
-    query: jax.Array, gallery: jax.Array, count: Count, *, alpha: float | jax.Array
+    pair: Pair, count: Count, *, alpha: float | jax.Array
 ) -> jax.Array:
     """`alpha_query_expansion` of unit rows and limited count."""
-    found = search(query, gallery, k=count.width)
-    return expand(query, gallery, found, alpha=alpha, k=count.value)
+    found = search_pair(pair, k=count.width)
+    return expand(pair.query, pair.gallery, found, alpha=alpha, k=count.value)
 
 
 @on_any_mesh
 def tracklet_query_expansion(
     query: ArrayLike,
-    gallery: ArrayLike,
+    gallery: ArrayLike | SplitRows,
     tracklet_ids: ArrayLike,
     *,
     k: int | jax.Array = 20,
@@ -181,18 +182,17 @@ def tracklet_query_expansion(
     alpha = check_number(alpha, "alpha", least=0)
     check_choice(within, "within", WITHIN)
     asked = check_masked_count(k, k_max, "k")
-    query, gallery, number = read_pair(query, gallery)
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=gallery.shape[0])
-    count = limit_count(asked, gallery.shape[0], "k")
+    pair = read_pair(query, gallery)
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=pair.images)
+    count = limit_count(asked, pair.images, "k")
     expanded = expand_over_tracklets(
-        query, gallery, group_tracklets(ids), count, alpha=alpha, within=within
+        pair, group_tracklets(ids), count, alpha=alpha, within=within
     )
-    return replicated(first_rows(expanded, number))
+    return replicated(first_rows(expanded, pair.number))
 
 
 def expand_over_tracklets(
-    query: jax.Array,
-    gallery: jax.Array,
+    pair: Pair,
     tracklets: Tracklets,
     count: Count,
     *,
@@ -200,6 +200,7 @@ def expand_over_tracklets(
     within: str,
 ) -> jax.Array:
     """`tracklet_query_expansion` of unit rows, grouped tracklets and limited count."""
+    query, gallery = pair.query, pair.gallery
     found = tracklet_neighbors(
         query, gallery, tracklets, count.value, k=count.width, within=within
     )
@@ -323,7 +324,8 @@ def _best_inside(
     # 64 queries at a time hold scores [64, G].
     def one_query(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         q, label = pair
-        scores = jnp.matmul(fixed, q, precision="highest")  # [G]
+        scores = jnp.matmul(fixed, q, precision="highest")
+        scores = scores[: labels.shape[0]]  # [G], without padding
         return lax.top_k(jnp.where(labels == label, scores, -jnp.inf), k)[1]
 
     return lax.map(one_query, (query, wanted), batch_size=min(64, query.shape[0]))

@@ -7,7 +7,7 @@ steps and takes the best of each query out of it.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -49,7 +49,7 @@ Tiles = Callable[[Any, Any, Callable[[Carry, Tile], Carry], Carry], Carry]
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["own", "whole"],
-    meta_fields=["tiles", "sizes", "split", "shards"],
+    meta_fields=["tiles", "sizes", "images", "split", "shards"],
 )
 @dataclass(frozen=True)
 class Scan:
@@ -60,7 +60,8 @@ class Scan:
             mesh each device has its own part.
         whole: tree of arrays that every device sees whole.
         tiles: the iterator over tiles of the scores of `own`.
-        sizes: `(Q, G)`, padded queries included.
+        sizes: `(Q, G)`, padding included.
+        images: how many of the G columns are images and no padding.
         split: what the rows of `own` are.
         shards: how they are split over a mesh; None on one device.
     """
@@ -69,6 +70,7 @@ class Scan:
     whole: Any
     tiles: Tiles
     sizes: tuple[int, int]
+    images: int
     split: Literal["gallery", "queries"]
     shards: RowShards | None = None
 
@@ -123,6 +125,10 @@ def best_scores(scan: Scan, adjust: tuple[Adjust, ...] = (), *, top: int) -> Ran
                 # -inf marks entries that a list has not filled yet. Images that a
                 # refine step masks get the least finite score until the end.
                 scores = jnp.maximum(scores, jnp.finfo(scores.dtype).min)
+            if scan.images < scan.sizes[1]:
+                column = origin.column + tile.column
+                image = column + jnp.arange(scores.shape[1], dtype=jnp.int32)
+                scores = jnp.where((image < scan.images)[None], scores, -jnp.inf)
             tile = tile._replace(scores=scores)
             if scores.shape[1] == origin.columns:
                 return _keep_rows(kept, tile, width)
@@ -188,7 +194,7 @@ def _on_parts(
     shards = scan.shards
     parts = 1 if shards is None else shards.parts
     # The split arrays are passed apart from the scan, which goes whole to each device.
-    rest = Scan(None, scan.whole, scan.tiles, scan.sizes, scan.split, shards)
+    rest = replace(scan, own=None)
     zero = jnp.int32(0)
     if scan.split == "gallery":
 

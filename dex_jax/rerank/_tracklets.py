@@ -6,7 +6,7 @@ all of this runs under `jit`.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ from jax import lax
 from dex_jax._checks import (
     ArrayLike,
     check_ids,
-    check_rows,
     host_value,
     is_concrete,
     on_any_mesh,
     read_array,
     warn_user,
 )
+from dex_jax.neighbors._split import SplitRows, as_given, check_gallery
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Ranking, read_scores
 
@@ -56,7 +56,10 @@ def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
     than half of more than ten images and none has the id -1.
     """
     size = tracklet_ids.shape[0]
-    if is_concrete(tracklet_ids):
+    if not is_concrete(tracklet_ids):
+        return _group(tracklet_ids, size=size)
+    # Known ids, such as those that a caller's jit closes over, stay known.
+    with jax.ensure_compile_time_eval():
         ids = host_value(tracklet_ids)
         known, counts = np.unique(ids[ids != -1], return_counts=True)
         alone = int((ids == -1).sum())
@@ -69,7 +72,7 @@ def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
             )
         # A multiple of 64, so that similar numbers of tracklets share programs.
         size = min(size, -(-(known.size + alone) // 64) * 64)
-    return _group(tracklet_ids, size=size)
+        return _group(tracklet_ids, size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
@@ -106,6 +109,8 @@ def tracklet_means_of(
     With `weights` `[G]` the weighted mean.
     """
     T = tracklets.counts.shape[0]
+    # Rows of padding (see `SplitRows`) have no label, and enter no mean.
+    gallery = gallery[: tracklets.labels.shape[0]]
     rows = gallery if weights is None else gallery * weights[:, None]
     total = jax.ops.segment_sum(rows, tracklets.labels, T)
     share = (
@@ -116,10 +121,21 @@ def tracklet_means_of(
     return total / jnp.where(share == 0, 1, share)[:, None]
 
 
-@on_any_mesh
+@overload
+def tracklet_means(
+    gallery: SplitRows, tracklet_ids: ArrayLike, *, weights: ArrayLike | None = None
+) -> SplitRows: ...
+@overload
 def tracklet_means(
     gallery: ArrayLike, tracklet_ids: ArrayLike, *, weights: ArrayLike | None = None
-) -> jax.Array:
+) -> jax.Array: ...
+@on_any_mesh
+def tracklet_means(
+    gallery: ArrayLike | SplitRows,
+    tracklet_ids: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+) -> jax.Array | SplitRows:
     """Replaces each image's embedding by the mean of its tracklet.
 
     The mean is that of DEx (eq. 5), here in the place of the images.
@@ -134,7 +150,8 @@ def tracklet_means(
             sharpness or size); all equal if None.
 
     Returns:
-        `[G, D]` float32 unit rows, equal bit by bit within a tracklet.
+        `[G, D]` float32 unit rows, equal bit by bit within a tracklet; SplitRows where
+        the gallery was.
 
     Raises:
         ValueError: rows that cannot be ranked; ids or weights of another length or
@@ -148,10 +165,11 @@ def tracklet_means(
                [ 0.707,  0.707],
                [-1.   ,  0.   ]], dtype=float32)
     """
-    rows = unit_set(check_rows(gallery, "gallery"))
-    ids = check_ids(tracklet_ids, "tracklet_ids", size=rows.shape[0])
+    rows, images = check_gallery(gallery, "gallery")
+    ids = check_ids(tracklet_ids, "tracklet_ids", size=images)
     tracklets = group_tracklets(ids)
-    return averaged(rows, tracklets, check_weights(weights, tracklets))
+    weights = check_weights(weights, tracklets)
+    return as_given(averaged(unit_set(rows), tracklets, weights), images)
 
 
 @jax.jit
@@ -159,8 +177,10 @@ def averaged(
     gallery: jax.Array, tracklets: Tracklets, weights: jax.Array | None
 ) -> jax.Array:
     """`tracklet_means` of unit rows and grouped tracklets."""
-    means = tracklet_means_of(gallery, tracklets, weights)
-    return unit_set(means)[tracklets.labels]
+    means = unit_set(tracklet_means_of(gallery, tracklets, weights))
+    # Rows of padding repeat the last image.
+    more = gallery.shape[0] - tracklets.labels.shape[0]
+    return means[jnp.pad(tracklets.labels, (0, more), mode="edge")]
 
 
 def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array | None:

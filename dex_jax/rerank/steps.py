@@ -18,11 +18,12 @@ from dex_jax._checks import (
     read_array,
 )
 from dex_jax.neighbors import NeighborLists
-from dex_jax.neighbors._search import limit_count, search
+from dex_jax.neighbors._search import limit_count
+from dex_jax.neighbors._split import repeat_last
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
 from dex_jax.rerank import _k_reciprocal as reciprocal
-from dex_jax.rerank._embeddings import read_scores
+from dex_jax.rerank._embeddings import read_scores, search_pair
 from dex_jax.rerank._fusion import (
     bias_tile,
     cosine_scan,
@@ -72,6 +73,9 @@ __all__ = [
     "tracklet_means",
 ]
 
+# Axes along which queries and images lie: in an array each, or both in one `[Q, G]`.
+_BY_SIDE, _BY_PAIR = ((0, None), (None, 0)), ((0, 1),)
+
 
 @noted
 def aqe(*, k: int | jax.Array = 20, k_max: int | None = None) -> Expand:
@@ -101,10 +105,9 @@ def alpha_qe(
     alpha = check_number(alpha, "alpha", least=0)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
-        query, gallery, _ = state.pair
         # Only now is G known: more than G becomes G, with a warning.
-        count = limit_count(asked, gallery.shape[0], "k")
-        return state.with_query(expand_over_images(query, gallery, count, alpha=alpha))
+        count = limit_count(asked, state.pair.images, "k")
+        return state.with_query(expand_over_images(state.pair, count, alpha=alpha))
 
     return Expand("alpha_qe", apply)
 
@@ -130,13 +133,10 @@ def dex(
     check_choice(within, "within", WITHIN)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
-        query, gallery, _ = state.pair
-        count = limit_count(asked, gallery.shape[0], "k")
-        tracklets = known(state.tracklets)
+        pair, tracklets = state.pair, known(state.tracklets)
+        count = limit_count(asked, pair.images, "k")
         return state.with_query(
-            expand_over_tracklets(
-                query, gallery, tracklets, count, alpha=alpha, within=within
-            )
+            expand_over_tracklets(pair, tracklets, count, alpha=alpha, within=within)
         )
 
     return Expand("dex", apply, needs_tracklets=True)
@@ -161,16 +161,16 @@ def dba(
     )
 
     def apply(state: State, lists: NeighborLists | None) -> State:
-        gallery = state.pair.gallery
-        read = augmentation.entries(asked, gallery.shape[0], include_self=include_self)
+        images = state.pair.images
+        read = augmentation.entries(asked, images, include_self=include_self)
         gallery = augmentation.augment(
-            gallery,
+            state.pair.gallery,
             known(lists).first(read.width),
             read.value,
             alpha=alpha,
             include_self=include_self,
         )
-        return state.with_gallery(gallery)
+        return state.with_gallery(repeat_last(gallery, images))
 
     def width(size: int) -> int:
         # With "plus" the image itself comes on top of the k others.
@@ -279,9 +279,8 @@ def diffusion(
     def scan(
         state: State, lists: NeighborLists | None, use: Callable[[Scan], Any]
     ) -> Any:
-        query, gallery, _ = state.pair
-        own, near = graph_diffusion.limit_counts(counts, gallery.shape[0])
-        start = search(query, gallery, k=near.width)  # [Q, k_query]
+        own, near = graph_diffusion.limit_counts(counts, state.pair.images)
+        start = search_pair(state.pair, k=near.width)  # [Q, k_query]
         graph = known(lists).first(own.width)  # [G, k]
         return use(
             graph_diffusion.diffusion_scan(start, graph, options, solve, state.pair)
@@ -353,7 +352,8 @@ def side_bias(
     share = read_weight(weight)
     query, gallery = read_sides(query_side, gallery_side)
     sizes = pair_sizes(query, gallery)
-    return Refine("side_bias", Pairwise(bias_tile, query, (gallery, share), sizes))
+    change = Pairwise(bias_tile, (query, gallery), _BY_SIDE, share, sizes)
+    return Refine("side_bias", change)
 
 
 @noted
@@ -373,9 +373,10 @@ def same_camera(
         >>> same_camera(jnp.array([3]), jnp.array([3, 4]), penalty=0.5)
         same_camera(...)
     """
-    query, rest = read_penalty(query_cameras, gallery_cameras, penalty)
-    sizes = pair_sizes(query, rest[0])
-    return Refine("same_camera", Pairwise(penalty_tile, query, rest, sizes))
+    cameras, share = read_penalty(query_cameras, gallery_cameras, penalty)
+    sizes = pair_sizes(*cameras)
+    change = Pairwise(penalty_tile, cameras, _BY_SIDE, share, sizes)
+    return Refine("same_camera", change)
 
 
 @noted
@@ -392,4 +393,5 @@ def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     share = read_weight(weight)
     other = read_scores(scores, "scores")
     Q, G = other.shape
-    return Refine("add_scores", Pairwise(sum_tile, other, share, (Q, G)))
+    change = Pairwise(sum_tile, (other,), _BY_PAIR, share, (Q, G))
+    return Refine("add_scores", change)
