@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Sharding
 
 from dex_jax._checks import (
     ArrayLike,
@@ -22,6 +23,7 @@ from dex_jax._checks import (
     read_array,
     warn_user,
 )
+from dex_jax.neighbors._mesh import row_shards
 from dex_jax.neighbors._split import SplitRows, as_given, check_gallery
 from dex_jax.neighbors._units import unit_set
 from dex_jax.rerank._embeddings import Ranking, read_scores
@@ -172,15 +174,28 @@ def tracklet_means(
     return as_given(averaged(unit_set(rows), tracklets, weights), images)
 
 
-@jax.jit
 def averaged(
     gallery: jax.Array, tracklets: Tracklets, weights: jax.Array | None
 ) -> jax.Array:
-    """`tracklet_means` of unit rows and grouped tracklets."""
+    """`tracklet_means` of unit rows and grouped tracklets, split like the gallery."""
+    shards = row_shards(gallery)
+    place = None if shards is None else gallery.sharding
+    return _averaged(gallery, tracklets, weights, place=place)
+
+
+@functools.partial(jax.jit, static_argnames=("place",))
+def _averaged(
+    gallery: jax.Array,
+    tracklets: Tracklets,
+    weights: jax.Array | None,
+    *,
+    place: Sharding | None,
+) -> jax.Array:
     means = unit_set(tracklet_means_of(gallery, tracklets, weights))
     # Rows of padding repeat the last image.
     more = gallery.shape[0] - tracklets.labels.shape[0]
-    return means[jnp.pad(tracklets.labels, (0, more), mode="edge")]
+    rows = means[jnp.pad(tracklets.labels, (0, more), mode="edge")]
+    return rows if place is None else lax.with_sharding_constraint(rows, place)
 
 
 def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array | None:
