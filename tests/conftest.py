@@ -24,9 +24,9 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 
-def let_go_of_programs() -> None:
+def let_go_of_programs(most: int = MOST_MAPS) -> None:
     """Forgets compiled programs where they have become many."""
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > most:
         jax.clear_caches()
 
 

@@ -372,7 +372,7 @@ CALLS = [
 def few_programs():
     """This module alone compiles more programs than a process may hold."""
     yield
-    let_go_of_programs()
+    let_go_of_programs(40_000)
 
 
 @pytest.mark.parametrize(("way", "name"), CALLS)

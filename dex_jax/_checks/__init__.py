@@ -20,6 +20,7 @@ from dex_jax._checks._options import (
     Count,
     check_choice,
     check_count,
+    check_flag,
     check_masked_count,
     check_number,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "check_choice",
     "check_classes",
     "check_count",
+    "check_flag",
     "check_ids",
     "check_masked_count",
     "check_number",

@@ -1,5 +1,6 @@
 """Arrays of any framework, as they are read at the public border."""
 
+import re
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -14,8 +15,9 @@ Tree = TypeVar("Tree")
 class ArrayLike(Protocol):
     """Anything with a length and items: an array, a tensor, a table's column, a list.
 
-    Read by `jnp.asarray`, `np.asarray` or DLPack. Tensors of torch may have any type
-    that jax has, lie on a GPU and require gradients; they are detached.
+    Read by `np.asarray` or, on a GPU, by DLPack. Tensors of torch may have any type of
+    numbers, any strides, and require gradients; they are detached. Arrays of numpy with
+    masked entries are refused.
 
     Example:
         >>> def rows(x: ArrayLike) -> int:
@@ -42,25 +44,42 @@ def read_array(x: object, name: str) -> jax.Array | np.ndarray:
     """
     if isinstance(x, jax.Array):
         return x
-    # Tensors of torch that are part of a computation refuse to be read.
-    detach = getattr(x, "detach", None)
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name}: holds masked entries; fill them first, labels with -1"
+        )
     try:
-        x = detach() if callable(detach) else x
-        if _needs_dlpack(x):
-            return jnp.from_dlpack(x)
-        return np.asarray(x)
+        if isinstance(x, list | tuple) and any(hasattr(part, "detach") for part in x):
+            array = np.stack([np.asarray(_plain(part)) for part in x])
+        else:
+            x = _plain(x)
+            array = jnp.from_dlpack(x) if _is_elsewhere(x) else np.asarray(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise ValueError(
             f"{name}: {type(x).__name__} cannot be read as an array: {error}"
         ) from error
+    if array.dtype.kind in "mM":
+        raise ValueError(f"{name}: expected numbers or text, got dtype {array.dtype}")
+    return array
 
 
-def _needs_dlpack(x: object) -> bool:
-    """Whether numpy cannot read a tensor: it has no bfloat16, and no GPU."""
-    if not hasattr(x, "__dlpack__") or isinstance(x, np.ndarray):
-        return False
+def _plain(x: Any) -> Any:
+    """A tensor of torch as numpy or DLPack can read it; all else as it is."""
+    # Tensors that are part of a computation refuse to be read, and so do views that are
+    # conjugates or negatives, and those whose numbers do not lie side by side.
+    for change in ("detach", "resolve_conj", "resolve_neg", "contiguous"):
+        if callable(getattr(x, change, None)) and hasattr(x, "detach"):
+            x = getattr(x, change)()
+    # Short floats that numpy lacks; float32 holds their numbers.
+    if hasattr(x, "detach") and re.search("bfloat16|float8", str(x.dtype)):
+        x = x.float()
+    return x
+
+
+def _is_elsewhere(x: Any) -> bool:
+    """Whether a tensor lies on a GPU, where numpy cannot read it."""
     device = str(getattr(x, "device", "cpu"))
-    return "bfloat16" in str(getattr(x, "dtype", "")) or not device.startswith("cpu")
+    return hasattr(x, "__dlpack__") and not device.startswith("cpu")
 
 
 def host_value(x: jax.Array | np.ndarray) -> np.ndarray:

@@ -44,6 +44,6 @@ def warn_of_distances(
         return
     warn_user(
         f"scores: of {number} queries {np.count_nonzero(low)} have positives that "
-        f"score lower than {_BEHIND:.0%} of the other images, as distances do; larger "
-        "must be better: for a distance pass -distance"
+        f"score lower than {_BEHIND:.0%} of the other images, as where distances are "
+        "given for scores, or similarities for distances: give the negative, -distance"
     )

@@ -110,8 +110,6 @@ def _to_automatic(x: jax.Array) -> jax.Array:
 
 def _given_back(result: Any, mesh: AbstractMesh, arrays: list[jax.Array]) -> Any:
     """The result on the mesh that the caller works on."""
-    there = [x for x in arrays if not isinstance(x, Tracer) and _mesh_of(x) == mesh]
-    devices = [x.sharding.mesh for x in there if isinstance(x.sharding, NamedSharding)]
 
     def back(x: Any) -> Any:
         if isinstance(x, Tracer) and isinstance(x, jax.Array):
@@ -119,8 +117,11 @@ def _given_back(result: Any, mesh: AbstractMesh, arrays: list[jax.Array]) -> Any
                 return jax.sharding.reshard(x, _spec(x, mesh, arrays))
         if not isinstance(x, jax.Array) or not isinstance(x.sharding, NamedSharding):
             return x
-        whole = devices[0] if devices else jax.sharding.get_mesh()
-        return jax.device_put(x, NamedSharding(whole, x.sharding.spec))
+        own = x.sharding.mesh
+        if not isinstance(own, Mesh) or own.axis_names != mesh.axis_names:
+            return x
+        there = Mesh(own.devices, mesh.axis_names, axis_types=mesh.axis_types)
+        return jax.device_put(x, NamedSharding(there, x.sharding.spec))
 
     # The steps of a chain are no trees of arrays and are returned as they are.
     return jax.tree.map(back, result)

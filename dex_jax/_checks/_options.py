@@ -38,16 +38,21 @@ def check_count(
     Raises:
         ValueError: not an integer, below `least` or above `most`.
     """
-    single = isinstance(value, (jax.Array, np.ndarray)) and value.shape == ()
-    if single and is_concrete(value):
-        value = np.asarray(value).item()
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
+        value = value.item() if is_concrete(value) else value
+    # Times are integers to numpy.
+    number = None
+    if isinstance(value, (int, np.integer)) and not isinstance(
+        value, (bool, np.timedelta64)
+    ):
+        number = int(value)
+    if number is None:
         raise ValueError(f"{name}: expected a whole number, got {_shown(value)}")
-    if value < least:
+    if number < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if most is not None and value > most:
+    if most is not None and number > most:
         raise ValueError(f"{name}: expected at most {most}, got {value}")
-    return int(value)
+    return number
 
 
 def check_masked_count(value: object, most: object, name: str) -> Count:
@@ -85,7 +90,7 @@ def check_number(
     *,
     least: float = -np.inf,
     above: float = -np.inf,
-    below: float = np.inf,
+    below: float | None = None,
     most: float = _FLOAT32,
 ) -> Any:
     """Reads an option that is a real number in range.
@@ -105,24 +110,42 @@ def check_number(
     if number is not None and not is_concrete(number):
         return number
     x = np.nan if number is None else float(number)
+    # The range is that of float32, in which programs compute: 1 - 1e-9 is 1 there.
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = float(np.float32(x))
     # NaN fails every comparison.
-    inside = least <= x <= most and x > above and (x < below or x == most)
-    if not inside or (abs(x) > _FLOAT32 and x != most):
+    inside = least <= narrow <= most and above < narrow
+    if not inside or (below is not None and narrow >= below):
         lower = "" if above == -np.inf else f" above {above}"
         lower = lower if least == -np.inf else f" of at least {least}"
-        upper = "" if below == np.inf else f" below {below}"
+        upper = "" if below is None else f" below {below}"
         upper = upper if most >= _FLOAT32 else f" at most {most}"
         bounds = f"{lower} and{upper}" if lower and upper else lower + upper
-        size = (
-            "" if np.isnan(x) or abs(x) <= _FLOAT32 else ", which float32 cannot hold"
-        )
+        size = ""
+        if np.isfinite(x) and np.isinf(narrow):
+            size = ", which float32 cannot hold"
+        elif narrow != x and narrow in (below, above):
+            size = f", which is {narrow} in float32"
         shown = _shown(value)
         raise ValueError(f"{name}: expected a number{bounds}, got {shown}{size}")
     return x
 
 
+def check_flag(value: object, name: str) -> bool:
+    """Reads True or False.
+
+    Raises:
+        ValueError: anything else, numbers too.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: expected True or False, got {_shown(value)}")
+    return bool(value)
+
+
 def _read_number(value: object) -> jax.Array | np.ndarray | None:
     """One real number as an array; None for all else, such as text or None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = np.float64(value) if abs(value) < 2**1000 else np.float64(np.inf)
     try:
         number = read_array(value, "number")
     except ValueError:

@@ -29,7 +29,21 @@ def read_rows(x: object, name: str) -> jax.Array | np.ndarray:
         or jnp.issubdtype(array.dtype, jnp.integer)
     ):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+        return _within_float32(array)
     return array
+
+
+def _within_float32(rows: np.ndarray) -> np.ndarray:
+    """Rows `[N, D]` whose largest numbers float32 holds: their length plays no part."""
+    if rows.dtype.itemsize <= 4:
+        return rows
+    size = np.max(np.abs(rows), axis=1, initial=0)  # [N]
+    limits = np.finfo(np.float32)
+    odd = np.isfinite(size) & (size > 0) & ((size > limits.max) | (size < limits.tiny))
+    if not odd.any():
+        return rows
+    return rows / np.where(odd, size, 1)[:, None]
 
 
 def check_values(rows: jax.Array, name: str, count: int | None = None) -> jax.Array:
@@ -63,9 +77,9 @@ def _faults(rows: jax.Array, count: jax.Array) -> jax.Array:
     Then the same of those that are all zero, `[4]` int32. Only these four numbers leave
     the devices, whatever their number.
     """
-    # One reduction finds both faults: the largest absolute value is NaN or infinite, or
-    # zero.
-    size = jnp.max(jnp.abs(rows), axis=1)  # [N]
+    # One reduction finds both faults: the largest absolute value is infinite, or zero.
+    # NaN counts as infinite, since maxima over several devices lose it.
+    size = jnp.max(jnp.where(jnp.isnan(rows), jnp.inf, jnp.abs(rows)), axis=1)  # [N]
     row = jnp.arange(rows.shape[0], dtype=jnp.int32)
     faults = []
     for bad in (~jnp.isfinite(size), size == 0):

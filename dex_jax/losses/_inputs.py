@@ -40,5 +40,5 @@ def read_option(
     Raises:
         ValueError: not one finite number, or out of range; see `check_number`.
     """
-    check_number(value, name, least=least, above=above, most=most)
-    return jnp.asarray(value, like.dtype)
+    number = check_number(value, name, least=least, above=above, most=most)
+    return jnp.asarray(number, like.dtype)

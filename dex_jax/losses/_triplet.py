@@ -4,12 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import (
-    ArrayLike,
-    check_choice,
-    check_ids,
-    on_any_mesh,
-)
+from dex_jax._checks import ArrayLike, check_choice, check_flag, check_ids, on_any_mesh
 from dex_jax.losses._inputs import read_matrix, read_option
 
 
@@ -64,7 +59,7 @@ def batch_hard_triplet(
     check_choice(reduction, "reduction", ("mean", "sum"))
     if margin is not None:
         margin = read_option(margin, "margin", x, least=0)
-    if normalize:
+    if check_flag(normalize, "normalize"):
         x = x / (_length(x, floor=0.0)[:, None] + 1e-12)
     positive, negative, has_negative = _hardest(jax.lax.stop_gradient(x), identities)
     gap = _length(x - x[positive]) - _length(x - x[negative])  # [B]

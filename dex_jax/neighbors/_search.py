@@ -15,6 +15,7 @@ from dex_jax._checks import (
     Count,
     check_choice,
     check_count,
+    check_flag,
     check_same_width,
     is_concrete,
     on_any_mesh,
@@ -74,7 +75,8 @@ def nearest_neighbors(
 
     Returns:
         Neighbors: ids int32 and cosines float32 from -1 to 1 (up to rounding), each
-        `[M, K]`, sorted by falling cosine; ties go to the lower index.
+        `[M, K]`, sorted by falling cosine; ties go to the lower index. On a mesh every
+        device holds all lists, but those of a set searched in itself stay split.
 
     Raises:
         ValueError: rows that are not numbers `[N, D]`, hold NaN or infinity or are all
@@ -90,6 +92,7 @@ def nearest_neighbors(
     # A set searched in itself takes half the products: each serves both of its rows.
     itself = queries is database
     k = check_count(k, "k")
+    exclude_self = check_flag(exclude_self, "exclude_self")
     check_choice(precision, "precision", PRECISIONS)
     database, size = check_gallery(database, "database")
     if itself or exclude_self:

@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from typing import overload
 
 import jax
+import jax.numpy as jnp
 
-from dex_jax._checks import check_count, on_any_mesh
+from dex_jax._checks import check_count, host_value, is_concrete, on_any_mesh
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import limit_k
 from dex_jax.rerank import steps
 from dex_jax.rerank._cache import NeighborCache
 from dex_jax.rerank._embeddings import Embeddings, Ranking
+from dex_jax.rerank._fusion import zero_tile
 from dex_jax.rerank._kinds import (
+    BY_SIDE,
     Expand,
+    Pairwise,
     Rank,
     Refine,
     State,
@@ -109,29 +113,46 @@ class Pipeline:
         state = read_state(embeddings, users)
         for step in self.refine:
             step.check_sizes(state)
-        state, lists = self._expanded(state, cache or NeighborCache())
+        if cache is None:
+            cache = NeighborCache()
+        if not isinstance(cache, NeighborCache):
+            raise ValueError(f"cache: expected a NeighborCache, got {cache!r}")
+        state, lists = self._expanded(state, cache)
+        # Rows that the user gave are not zero; steps may make such rows.
+        zeros = _zeros(state) if self.expand else None
         if top is None:
-            found = self._scores(state, lists)
+            found = self._scores(state, lists, zeros)
         else:
             top = limit_k(top, state.pair.images, "top")
-            found = self._ranking(state, lists, top)
+            found = self._ranking(state, lists, zeros, top)
         return first_rows(found, state.pair.number)  # without the padding
 
-    def _scores(self, state: State, lists: NeighborLists | None) -> jax.Array:
+    def _scores(
+        self, state: State, lists: NeighborLists | None, zeros: Pairwise | None
+    ) -> jax.Array:
         scores = self.rank.scan(state, lists, all_scores)
         if scores.shape[1] != state.pair.images:
             scores = scores[:, : state.pair.images]
+        if zeros is not None:
+            scores = zeros.of_all(scores)
         for step in self.refine:
             scores = step.apply(scores, state)
         return scores
 
-    def _ranking(self, state: State, lists: NeighborLists | None, top: int) -> Ranking:
+    def _ranking(
+        self,
+        state: State,
+        lists: NeighborLists | None,
+        zeros: Pairwise | None,
+        top: int,
+    ) -> Ranking:
         """The best `top`: pairwise steps change tiles of scores, the rest the ranking.
 
         `_check_order` has made sure that no pairwise step follows another refine step.
         """
         pair = state.pair
-        changes = [step.pairwise for step in self.refine if step.pairwise is not None]
+        changes = [zeros, *(step.pairwise for step in self.refine)]
+        changes = [change for change in changes if change is not None]
         # tracklet_k_reciprocal knows no padding of images.
         images = pair.images if self.rank.needs_tracklets else pair.gallery.shape[0]
         sizes = (pair.query.shape[0], images)
@@ -222,6 +243,17 @@ class Pipeline:
         return state, lists
 
 
+def _zeros(state: State) -> Pairwise | None:
+    """The change that gives rows of zeros the score 0; None where there are none."""
+    pair = state.pair
+    gallery = jnp.any(pair.gallery != 0, axis=1)[: pair.images]
+    alive = jnp.any(pair.query != 0, axis=1), gallery
+    if is_concrete(*alive) and all(host_value(jnp.all(rows)) for rows in alive):
+        return None
+    sizes = pair.query.shape[0], pair.images
+    return Pairwise(zero_tile, alive, BY_SIDE, None, sizes)
+
+
 def _width(readers: Sequence[Expand | Rank], size: int) -> int:
     """The widest list that steps read before the gallery changes."""
     width = 0
@@ -242,7 +274,7 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
     make = getattr(steps, name)
     known = list(inspect.signature(make).parameters)
     for option in options:
-        if option not in known:
+        if not isinstance(option, str) or option not in known:
             raise ValueError(
                 f"{name} has no option {option!r}; {allowed(option, known)}"
             )
@@ -254,7 +286,7 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
 
 def allowed(word: str, names: Sequence[str]) -> str:
     """Text for an error: the names allowed in place of a word, and the most similar."""
-    meant = difflib.get_close_matches(word.lower(), names, n=1)
+    meant = difflib.get_close_matches(str(word).lower(), names, n=1)
     guess = f"; did you mean {meant[0]}?" if meant else ""
     return f"allowed are {', '.join(names) or 'none'}{guess}"
 

@@ -143,7 +143,9 @@ def augment(
     weights = first_few(weights, read)
     # In gallery order: sums of the same rows in the same order have the same bits.
     ids, weights = lax.sort((ids, weights), num_keys=1)
-    return unit_set(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
+    rows = unit_set(add_rows(jnp.zeros_like(gallery), gallery, ids, weights))
+    # Rows of zeros have no direction, and so no neighbours to be smoothed by.
+    return jnp.where(jnp.any(gallery != 0, axis=1, keepdims=True), rows, 0)
 
 
 def _with_self(

@@ -17,6 +17,7 @@ from dex_jax._checks import (
     Count,
     check_choice,
     check_count,
+    check_flag,
     check_masked_count,
     check_number,
     is_concrete,
@@ -177,13 +178,13 @@ def read_options(
     check_choice(initial, "initial", INITIALS)
     alpha = check_number(alpha, "alpha", least=0, below=1)
     gamma = check_number(gamma, "gamma", least=0)
-    if not isinstance(remat, bool):
-        raise ValueError(f"remat: expected True or False, got {remat!r}")
+    remat = check_flag(remat, "remat")
     known = None  # the number of steps, where the loop has a known length
     if is_concrete(iterations):
         number = check_count(iterations, "iterations", least=0)
         # An array is passed on as one: a program then serves any number.
         known = None if isinstance(iterations, jax.Array) else number
+        iterations = iterations if known is None else number
     # Left at its default, `iterations` may stand beside solver="cg".
     if solver == "cg" and (known != POWER_STEPS or initial != "y"):
         raise ValueError(

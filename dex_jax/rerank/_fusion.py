@@ -203,9 +203,7 @@ def _read_weights(weights: ArrayLike, number: int) -> list[jax.Array]:
             f"weights: expected {number} numbers, one for each of scores, got shape "
             f"{shape}"
         )
-    shares = [values[i] for i in range(number)]
-    for i, share in enumerate(shares):
-        check_number(share, f"weights[{i}]")
+    shares = [check_number(values[i], f"weights[{i}]") for i in range(number)]
     return [jnp.asarray(share, jnp.float32) for share in shares]
 
 
@@ -266,8 +264,7 @@ def side_distance_bias(
 
 def read_weight(weight: float | jax.Array) -> jax.Array:
     """Reads the share of something that is added to scores, one finite number."""
-    check_number(weight, "weight")
-    return jnp.asarray(weight, jnp.float32)
+    return jnp.asarray(check_number(weight, "weight"), jnp.float32)
 
 
 def read_sides(
@@ -331,7 +328,7 @@ def read_penalty(
     query_cameras: ArrayLike, gallery_cameras: ArrayLike, penalty: float | jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """Reads the cameras of queries and gallery, and the penalty."""
-    check_number(penalty, "penalty", most=float("inf"))
+    penalty = check_number(penalty, "penalty", most=float("inf"))
     names = ("query_cameras", "gallery_cameras")
     cameras = check_paired_ids(query_cameras, gallery_cameras, names)
     return cameras, jnp.asarray(penalty, jnp.float32)
@@ -352,6 +349,13 @@ def sum_tile(others: tuple[jax.Array, ...], weight: jax.Array, tile: Tile) -> ja
     place = (tile.row, tile.column)
     added = lax.dynamic_slice(others[0], place, tile.scores.shape)
     return _sum([tile.scores, _part(added, weight)])
+
+
+def zero_tile(alive: tuple[jax.Array, ...], _: None, tile: Tile) -> jax.Array:
+    """0 where a query or an image is a row of zeros, which has no direction."""
+    query_alive, image_alive = alive
+    query, image = _of_tile(query_alive, image_alive, tile)
+    return jnp.where(query[:, None] & image[None], tile.scores, 0)
 
 
 def pair_sizes(query: jax.Array, gallery: jax.Array) -> tuple[int, int]:

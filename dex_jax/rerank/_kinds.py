@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from dex_jax._checks import check_ids, on_any_mesh
+from dex_jax._checks import ArrayLike, check_ids, on_any_mesh
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._padding import first_rows
 from dex_jax.neighbors._search import self_search
@@ -29,6 +29,8 @@ from dex_jax.rerank._scan import Adjust, Scan, Tile, all_scores
 from dex_jax.rerank._tracklets import Tracklets, group_tracklets
 
 Planned = TypeVar("Planned")
+# Axes along which queries and images lie: in an array each, or both in one `[Q, G]`.
+BY_SIDE, BY_PAIR = ((0, None), (None, 0)), ((0, 1),)
 # Names and values of a step's options, only those that differ from the defaults.
 Options = tuple[tuple[str, object], ...]
 
@@ -178,6 +180,11 @@ class Pairwise(NamedTuple):
         # A pytree of its arrays: other values of the same shapes share a program.
         return Partial(self.function, arrays, self.number)
 
+    def of_all(self, scores: jax.Array) -> jax.Array:
+        """The change of all scores `[Q, G]`."""
+        zero = jnp.int32(0)  # one tile: the whole matrix
+        return self.adjust(scores.shape)(Tile(scores, zero, zero))
+
 
 @dataclass(frozen=True, repr=False)
 class Refine(_Written):
@@ -202,7 +209,7 @@ class Refine(_Written):
     options: Options = field(default=(), compare=False)
 
     @on_any_mesh
-    def __call__(self, scores: jax.Array, embeddings: Embeddings) -> jax.Array:
+    def __call__(self, scores: ArrayLike, embeddings: Embeddings) -> jax.Array:
         """Applies the step alone to scores `[Q, G]` of these embeddings."""
         state = read_state(embeddings, [self.name] if self.needs_tracklets else [])
         self.check_sizes(state)
@@ -212,8 +219,7 @@ class Refine(_Written):
         """The change of all scores `[Q, G]`."""
         if self.pairwise is None:
             return known(self.scores)(scores, state)
-        zero = jnp.int32(0)  # one tile: the whole matrix
-        return self.pairwise.adjust(scores.shape)(Tile(scores, zero, zero))
+        return self.pairwise.of_all(scores)
 
     def check_sizes(self, state: State) -> None:
         """Refuses embeddings that the step was not made for."""
@@ -230,6 +236,9 @@ Step = Expand | Rank | Refine
 
 def read_state(embeddings: Embeddings, track_users: list[str]) -> State:
     """Checks embeddings at the public border; `track_users` need tracklet ids."""
+    if not isinstance(embeddings, Embeddings):
+        kind = type(embeddings).__name__
+        raise ValueError(f"embeddings: expected rerank.Embeddings, got {kind}")
     pair = read_pair(embeddings.query, embeddings.gallery)
     if embeddings.tracklet_ids is None:
         if track_users:

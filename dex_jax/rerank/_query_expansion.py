@@ -218,7 +218,9 @@ def expand(
 ) -> jax.Array:
     """Eq. 6 on unit rows and neighbours `[Q, K]`; of these only the first `k` count."""
     weights = first_few(clipped_power(neighbors.scores, alpha), k)  # [Q, K]
-    return unit_rows(add_rows(query, gallery, neighbors.ids, weights))
+    rows = unit_rows(add_rows(query, gallery, neighbors.ids, weights))
+    # Rows of zeros have no direction, and so no neighbours.
+    return jnp.where(jnp.any(query != 0, axis=1, keepdims=True), rows, 0)
 
 
 def clipped_power(cosine: jax.Array, alpha: float | jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
     """Groups checked ids `[G]`; T is G under tracing, where ids cannot be counted.
 
     Images of id -1 are tracklets of one image each. Warns where one tracklet has more
-    than half of more than ten images and none has the id -1.
+    than half of more than ten images.
     """
     size = tracklet_ids.shape[0]
     if not is_concrete(tracklet_ids):
@@ -66,7 +66,7 @@ def group_tracklets(tracklet_ids: jax.Array) -> Tracklets:
         known, counts = np.unique(ids[ids != -1], return_counts=True)
         alone = int((ids == -1).sum())
         most = int(counts.max(initial=0))
-        if size > _FEW and not alone and 2 * most > size:
+        if size > _FEW and 2 * most > size:
             image = int(np.argmax(ids == known[counts.argmax()]))
             warn_user(
                 f"tracklet_ids: {most} of {size} images have the id of image {image} "
@@ -170,8 +170,8 @@ def tracklet_means(
     rows, images = check_gallery(gallery, "gallery")
     ids = check_ids(tracklet_ids, "tracklet_ids", size=images)
     tracklets = group_tracklets(ids)
-    weights = check_weights(weights, tracklets)
-    return as_given(averaged(unit_set(rows), tracklets, weights), images)
+    shares = check_shares(read_shares(weights), tracklets)
+    return as_given(averaged(unit_set(rows), tracklets, shares), images)
 
 
 def averaged(
@@ -198,12 +198,12 @@ def _averaged(
     return rows if place is None else lax.with_sharding_constraint(rows, place)
 
 
-def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array | None:
-    """Reads the shares of images in their means.
+def read_shares(weights: ArrayLike | None) -> jax.Array | None:
+    """Reads the shares `[G]` of images in their means; a copy, as steps keep it.
 
     Raises:
-        ValueError: another shape, a value that is negative or not finite, a tracklet
-            whose weights are all zero (values are checked only when concrete).
+        ValueError: another shape, or a value that is negative or not finite (values are
+            checked only when concrete).
     """
     if weights is None:
         return None
@@ -211,27 +211,41 @@ def check_weights(weights: ArrayLike | None, tracklets: Tracklets) -> jax.Array 
     whole = jnp.issubdtype(given.dtype, jnp.integer)
     if not (whole or jnp.issubdtype(given.dtype, jnp.floating)):
         raise ValueError(f"weights: expected real numbers, got dtype {given.dtype}")
+    if given.ndim != 1:
+        raise ValueError(f"weights: expected an array [G], got shape {given.shape}")
     with np.errstate(over="ignore", under="ignore"):  # refused as infinite
-        shares = jnp.asarray(given.astype(jnp.float32))
+        shares = jnp.array(given.astype(jnp.float32))
+    if is_concrete(shares):
+        values = host_value(shares)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+        if bad.size:
+            raise ValueError(
+                f"weights: expected finite values of at least 0, got {values[bad[0]]} "
+                f"at {bad[0]}"
+            )
+    return shares
+
+
+def check_shares(shares: jax.Array | None, tracklets: Tracklets) -> jax.Array | None:
+    """Refuses shares of another number of images, or all zero in a tracklet.
+
+    Raises:
+        ValueError: such shares (values are checked only when concrete).
+    """
+    if shares is None:
+        return None
     if shares.shape != tracklets.labels.shape:
         raise ValueError(
             f"weights: expected shape {tracklets.labels.shape}, got {shares.shape}"
         )
-    if not is_concrete(shares, tracklets.labels):
-        return shares
-    values, labels = host_value(shares), host_value(tracklets.labels)
-    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"weights: expected finite values of at least 0, got {values[bad[0]]} "
-            f"at {bad[0]}"
-        )
-    empty = np.flatnonzero(np.bincount(labels, values)[labels] == 0)
-    if empty.size:
-        raise ValueError(
-            f"weights: all zero in the tracklet of image {empty[0]}, expected one "
-            "above 0"
-        )
+    if is_concrete(shares, tracklets.labels):
+        values, labels = host_value(shares), host_value(tracklets.labels)
+        empty = np.flatnonzero(np.bincount(labels, values)[labels] == 0)
+        if empty.size:
+            raise ValueError(
+                f"weights: all zero in the tracklet of image {empty[0]}, expected one "
+                "above 0"
+            )
     return shares
 
 

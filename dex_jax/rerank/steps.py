@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from dex_jax._checks import (
     ArrayLike,
     check_choice,
     check_masked_count,
     check_number,
-    read_array,
 )
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import limit_count
@@ -36,6 +36,8 @@ from dex_jax.rerank._fusion import (
 )
 from dex_jax.rerank._k_reciprocal_tracklets import with_tracklet_scan
 from dex_jax.rerank._kinds import (
+    BY_PAIR,
+    BY_SIDE,
     Expand,
     Pairwise,
     Rank,
@@ -52,9 +54,10 @@ from dex_jax.rerank._query_expansion import (
 from dex_jax.rerank._scan import Scan
 from dex_jax.rerank._tracklets import (
     averaged,
-    check_weights,
+    check_shares,
     pull_in_ranking,
     pull_in_scores,
+    read_shares,
 )
 
 __all__ = [
@@ -72,9 +75,6 @@ __all__ = [
     "tracklet_k_reciprocal",
     "tracklet_means",
 ]
-
-# Axes along which queries and images lie: in an array each, or both in one `[Q, G]`.
-_BY_SIDE, _BY_PAIR = ((0, None), (None, 0)), ((0, 1),)
 
 
 @noted
@@ -189,13 +189,12 @@ def tracklet_means(*, weights: ArrayLike | None = None) -> Expand:
         >>> tracklet_means()
         tracklet_means
     """
-    if weights is not None and read_array(weights, "weights").ndim != 1:
-        raise ValueError(f"weights: expected an array [G], got {weights!r:.80}")
+    shares = read_shares(weights)
 
     def apply(state: State, lists: NeighborLists | None) -> State:
         tracklets = known(state.tracklets)
-        shares = check_weights(weights, tracklets)  # [G] or None
-        return state.with_gallery(averaged(state.pair.gallery, tracklets, shares))
+        fitting = check_shares(shares, tracklets)
+        return state.with_gallery(averaged(state.pair.gallery, tracklets, fitting))
 
     return Expand("tracklet_means", apply, changes_gallery=True, needs_tracklets=True)
 
@@ -352,7 +351,7 @@ def side_bias(
     share = read_weight(weight)
     query, gallery = read_sides(query_side, gallery_side)
     sizes = pair_sizes(query, gallery)
-    change = Pairwise(bias_tile, (query, gallery), _BY_SIDE, share, sizes)
+    change = Pairwise(bias_tile, (query, gallery), BY_SIDE, share, sizes)
     return Refine("side_bias", change)
 
 
@@ -375,7 +374,9 @@ def same_camera(
     """
     cameras, share = read_penalty(query_cameras, gallery_cameras, penalty)
     sizes = pair_sizes(*cameras)
-    change = Pairwise(penalty_tile, cameras, _BY_SIDE, share, sizes)
+    # Copies: the step must not follow what a caller writes into the arrays later.
+    held = tuple(map(jnp.array, cameras))
+    change = Pairwise(penalty_tile, held, BY_SIDE, share, sizes)
     return Refine("same_camera", change)
 
 
@@ -393,5 +394,5 @@ def add_scores(scores: ArrayLike, *, weight: float | jax.Array = 1.0) -> Refine:
     share = read_weight(weight)
     other = read_scores(scores, "scores")
     Q, G = other.shape
-    change = Pairwise(sum_tile, (other,), _BY_PAIR, share, (Q, G))
+    change = Pairwise(sum_tile, (jnp.array(other),), BY_PAIR, share, (Q, G))
     return Refine("add_scores", change)

@@ -44,16 +44,21 @@ def test_a_mean_of_zero_scores_zero(kind):
     ],
 )
 @pytest.mark.filterwarnings("ignore:k=:UserWarning", "ignore:k_query=:UserWarning")
-def test_steps_behind_give_finite_scores(kind, top, behind):
+def test_they_score_zero_behind_every_step(kind, top, behind):
     with form(kind):
         found = parse(f"tracklet_means,{behind}")(EMBEDDINGS, top=top)
-    scores = found if top is None else found.scores
-    assert np.isfinite(np.asarray(scores)).all()
+    scores = np.asarray(found if top is None else found.scores)
+    assert np.isfinite(scores).all()
+    if top is None:
+        np.testing.assert_array_equal(scores[:, 4:6], 0)
+    else:
+        np.testing.assert_array_equal(scores[(found.ids == 4) | (found.ids == 5)], 0)
 
 
-def test_a_zero_row_reaches_nobody_by_diffusion():
-    scores = parse("tracklet_means,diffusion(k=6,k_query=3)")(EMBEDDINGS)
-    np.testing.assert_array_equal(np.asarray(scores)[:, 4:6], 0)
+def test_a_query_that_an_image_cancels_scores_zero():
+    opposite = Embeddings(-GALLERY[:1], GALLERY[:1].repeat(3, axis=0))
+    scores = parse("aqe(k=1),k_reciprocal(k1=1,k2=1)")(opposite)
+    np.testing.assert_array_equal(scores, 0)
 
 
 def test_what_a_user_gives_is_refused():
