@@ -272,7 +272,7 @@ def _retrieval(
 def test_a_distance_passed_as_a_score_is_noticed(queries, noise):
     scores, labels = _retrieval(0, queries, noise)
     assert evaluate(scores, **labels).mean_ap > 0.8
-    with pytest.warns(UserWarning, match=f"of {queries} queries .* pass -distance"):
+    with pytest.warns(UserWarning, match=f"of {queries} queries .* give the negative"):
         evaluate(1 - scores, **labels)
 
 
