@@ -34,7 +34,8 @@ def _over_length(
     `dv / |x| - (v / |x|) (u . dx / |x|)`, which divides by one length at a time.
     """
     del rows
-    return values / size / root
+    # Not two divisions, which XLA may join: the product of the factors may overflow.
+    return values * (1 / size) / root
 
 
 @_over_length.defjvp
@@ -59,7 +60,7 @@ class RowLengths(NamedTuple):
     """Lengths of rows in two factors, neither of which overflows.
 
     Attributes:
-        size: `[N, 1]` float32.
+        size: `[N, 1]` float32, powers of two, so that scaling by them is exact.
         root: `[N, 1]` float32.
     """
 
@@ -84,13 +85,18 @@ def row_lengths(rows: jax.Array) -> RowLengths:
 
     def careful(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-        # XLA may divide by multiplying with the inverse, which outside of these bounds
-        # is zero or infinite.
+        # Outside of these bounds the inverse is zero or infinite.
         size = jnp.where(size == 0, 1, jnp.clip(size, 2.0**-126, 2.0**126))
         # A factor that the square below makes up for, whatever it is.
-        size = lax.stop_gradient(jnp.where(common, 1, size))
-        small = jnp.sum((rows / size) ** 2, axis=1, keepdims=True)
+        size = lax.stop_gradient(jnp.where(common, 1, _power_of_two(size)))
+        small = jnp.sum((rows * (1 / size)) ** 2, axis=1, keepdims=True)
         return size, jnp.where(common, square, jnp.where(small == 0, 1, small))
 
     size, square = lax.cond(jnp.all(common), plain, careful, rows)
     return RowLengths(size, jnp.sqrt(square))
+
+
+def _power_of_two(x: jax.Array) -> jax.Array:
+    """The largest power of two up to x, float32 above zero: its exponent alone."""
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    return lax.bitcast_convert_type(bits & jnp.int32(0x7F800000), jnp.float32)
