@@ -187,22 +187,11 @@ def with_sizes(
     query, gallery = without_derivative((pair.query, pair.gallery))
     pair = pair._replace(query=query, gallery=gallery)
     plan = _plan(options, pair.number + pair.images)
-    pool = pool_lists(
-        pair.query,
-        pair.gallery,
-        lists,
-        width=plan.width,
-        queries=pair.queries,
-        images=pair.images,
-    )
-    rows = jnp.concatenate([pair.query, pair.gallery])
+    counts = {"queries": pair.queries, "images": pair.images}
+    pool = pool_lists(query, gallery, lists, width=plan.width, **counts)
+    rows = jnp.concatenate([query, gallery])
     averaged = _averaged(
-        pool.ids,
-        plan.k2.value,
-        pair.queries,
-        width=plan.k2.width,
-        padded=pair.query.shape[0],
-        images=pair.images,
+        pool.ids, plan.k2.value, width=plan.k2.width, padded=query.shape[0], **counts
     )
 
     def measure() -> _Sizes:
@@ -313,8 +302,8 @@ def _measure_points(encoding: Encoding, support: Support) -> int:
 def _averaged(
     ids: jax.Array,
     k2: jax.Array | None,
-    queries: jax.Array,
     *,
+    queries: jax.Array,
     width: int,
     padded: int,
     images: int,
