@@ -5,6 +5,7 @@ work is therefore done on the same devices with axes of automatic type, and resu
 given back on the caller's mesh.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -55,9 +56,12 @@ class _Cast:
             return self._array(value)
         if not _arrays(value):
             return value
-        parts = [self.value(part) for part in value]
-        # A NamedTuple takes its fields one by one.
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        if isinstance(value, (tuple, list)):
+            parts = [self.value(part) for part in value]
+            named = hasattr(value, "_fields")  # a NamedTuple takes them one by one
+            return type(value)(*parts) if named else type(value)(parts)
+        changed = {name: self.value(part) for name, part in vars(value).items()}
+        return dataclasses.replace(value, **changed)
 
     def _array(self, x: jax.Array) -> jax.Array:
         if AxisType.Explicit not in _mesh_of(x).axis_types:
@@ -68,11 +72,14 @@ class _Cast:
 
 
 def _arrays(value: Any) -> list[jax.Array]:
-    """The arrays of jax in an argument, or one level inside a sequence."""
+    """The arrays of jax in an argument, in a sequence of them or in split rows."""
     if isinstance(value, jax.Array):
         return [value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [x for x in vars(value).values() if isinstance(x, jax.Array)]
     if isinstance(value, (tuple, list)):
-        return [x for x in value if isinstance(x, jax.Array)]
+        parts = [x for x in value if not isinstance(x, (tuple, list))]
+        return [x for part in parts for x in _arrays(part)]
     return []
 
 

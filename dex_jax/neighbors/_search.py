@@ -17,6 +17,7 @@ from dex_jax._checks import (
     check_count,
     check_flag,
     check_same_width,
+    host_value,
     is_concrete,
     on_any_mesh,
     unit_rows,
@@ -96,12 +97,12 @@ def nearest_neighbors(
     check_choice(precision, "precision", PRECISIONS)
     database, size = check_gallery(database, "database")
     if itself or exclude_self:
-        queries = database if itself else check_gallery(queries, "queries")[0]
-        check_same_width(queries, database, "queries", "database")
-        if exclude_self and not _same(queries, database):
+        rows, count = (database, size) if itself else check_gallery(queries, "queries")
+        check_same_width(rows, database, "queries", "database")
+        if exclude_self and not (count == size and _same(rows, database, size)):
             raise ValueError(
                 "exclude_self: queries must be the database itself, got other rows of "
-                f"shape {queries.shape} for {database.shape}"
+                f"shape {(count, *rows.shape[1:])} for {(size, *database.shape[1:])}"
             )
         k = limit_k(k, size - int(exclude_self), "k")
         rows = unit_set(database)
@@ -111,7 +112,8 @@ def nearest_neighbors(
         )
         found = _without_self(found) if exclude_self else found
         return first_rows(found, size)
-    queries, count = check_queries(queries, "queries")
+    read = check_gallery if isinstance(queries, SplitRows) else check_queries
+    queries, count = read(queries, "queries")
     check_same_width(queries, database, "queries", "database")
     k = limit_k(k, size, "k")
     # Each side is scaled apart: of a query no equal row is asked for.
@@ -120,11 +122,11 @@ def nearest_neighbors(
     return first_rows(search(*rows, k=k, valid=valid, precision=precision), count)
 
 
-def _same(a: jax.Array, b: jax.Array) -> bool:
-    """Whether two sets are equal; of traced ones only the shapes are compared."""
+def _same(a: jax.Array, b: jax.Array, size: int) -> bool:
+    """Whether two sets share their first `size` rows; traced ones are not compared."""
     if a is b or not is_concrete(a, b):
-        return a.shape == b.shape
-    return a.shape == b.shape and bool(jnp.array_equal(a, b))
+        return True
+    return bool(host_value(jnp.array_equal(a[:size], b[:size])))
 
 
 @jax.jit

@@ -17,12 +17,13 @@ from dex_jax._checks import (
     check_rows,
     check_values,
     host_value,
+    is_concrete,
     read_rows,
 )
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SplitRows:
     """Rows over a mesh; made by `split_rows`, taken wherever a gallery is.
 
@@ -53,7 +54,9 @@ def split_rows(
     """Splits rows `[N, D]` over the devices of a mesh; N need not divide.
 
     Functions that take a gallery or a database take the result in its place and treat
-    it as the N rows that it is of: indices, scores and options are the same.
+    it as the N rows that it is of: indices, scores and options are the same. Rows are
+    read on the host: outside of `jit`, whose functions may take the result. Where N
+    does not divide, scores `[Q, G]` lie whole on every device.
 
     Args:
         rows: `[N, D]` real numbers, the same in every process, each of which sends its
@@ -73,9 +76,14 @@ def split_rows(
         >>> rows.shape
         (3, 2)
     """
-    whole = host_value(read_rows(rows, "rows"))
+    given = read_rows(rows, "rows")
+    if not is_concrete(given):
+        raise ValueError("rows: expected known values, got traced ones; split outside")
+    whole = host_value(given)
     names = mesh.axis_names if axes is None else axes
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = (names,) if isinstance(names, str) else names
+    if not isinstance(names, tuple) or not names or len(set(names)) < len(names):
+        raise ValueError(f"axes: expected different axes of the mesh, got {axes!r}")
     unknown = [name for name in names if name not in mesh.axis_names]
     if unknown:
         raise ValueError(
@@ -84,8 +92,7 @@ def split_rows(
     N, D = whole.shape
     parts = int(np.prod([mesh.shape[name] for name in names]))
     padded = -(-N // parts) * parts
-    # On axes of explicit type a gather would have to name the sharding of its result.
-    sharding = NamedSharding(Mesh(mesh.devices, mesh.axis_names), PartitionSpec(names))
+    sharding = NamedSharding(mesh, PartitionSpec(names))
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         start, stop, _ = (index or (slice(None),))[0].indices(padded)
@@ -122,6 +129,6 @@ def repeat_last(rows: jax.Array, number: int) -> jax.Array:
     return jnp.where(there[:, None], rows, rows[number - 1][None])
 
 
-def as_given(rows: jax.Array, number: int) -> "jax.Array | SplitRows":
-    """The rows as a user gave such a set: split, where some of them are padding."""
-    return rows if rows.shape[0] == number else SplitRows(rows, number)
+def as_given(rows: jax.Array, given: object) -> jax.Array | SplitRows:
+    """A changed set in the form in which it was given."""
+    return SplitRows(rows, given.number) if isinstance(given, SplitRows) else rows

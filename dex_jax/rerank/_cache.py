@@ -46,7 +46,7 @@ class NeighborCache:
     def __init__(self, *, least: int = 0, keep: int = 2):
         self._least = check_count(least, "least", least=0)
         self._keep = check_count(keep, "keep")
-        self._entries: list[tuple[jax.Array, int, NeighborLists]] = []
+        self._entries: list[tuple[jax.Array, int, int, NeighborLists]] = []
         self.searches = 0
 
     def lists(
@@ -58,16 +58,19 @@ class NeighborCache:
         """
         if not width or not is_concrete(gallery):
             return build_lists(gallery, width, images)
-        for place, (known, known_width, lists) in enumerate(self._entries):
+        for place, (known, size, known_width, lists) in enumerate(self._entries):
             # Wider lists serve too: their first entries are the narrower lists.
-            if known_width >= width and _same(known, gallery):
+            if known_width < width or size != images:
+                continue
+            if _same(known, gallery):
                 self._entries.insert(0, self._entries.pop(place))
                 return lists
         width = max(width, min(self._least, images))
         lists = build_lists(gallery, width, images)
         if lists is not None:
             self.searches += 1
-            self._entries = [(gallery, width, lists), *self._entries][: self._keep]
+            entry = (gallery, images, width, lists)
+            self._entries = [entry, *self._entries][: self._keep]
         return lists
 
 

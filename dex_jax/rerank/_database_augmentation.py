@@ -99,7 +99,7 @@ def database_augmentation(
     read = entries(count, images, include_self=include_self)
     graph = self_lists(rows, k=read.width, size=images)
     rows = augment(rows, graph, read.value, alpha=alpha, include_self=include_self)
-    return as_given(repeat_last(rows, images), images)
+    return as_given(repeat_last(rows, images), gallery)
 
 
 def read_options(

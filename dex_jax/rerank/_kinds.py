@@ -113,7 +113,7 @@ class Expand(_Written):
         pair = self.apply(state, lists).pair
         return Embeddings(
             first_rows(pair.query, pair.number),
-            as_given(pair.gallery, images),
+            as_given(pair.gallery, embeddings.gallery),
             embeddings.tracklet_ids,
         )
 

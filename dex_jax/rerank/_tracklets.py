@@ -171,7 +171,7 @@ def tracklet_means(
     ids = check_ids(tracklet_ids, "tracklet_ids", size=images)
     tracklets = group_tracklets(ids)
     shares = check_shares(read_shares(weights), tracklets)
-    return as_given(averaged(unit_set(rows), tracklets, shares), images)
+    return as_given(averaged(unit_set(rows), tracklets, shares), gallery)
 
 
 def averaged(

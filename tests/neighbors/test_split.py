@@ -1,9 +1,12 @@
 """Sets of any number split over a mesh: what is not split is what they must equal."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 
 from dex_jax import neighbors, rerank
 from dex_jax.neighbors import SplitRows, nearest_neighbors, split_rows
@@ -134,6 +137,79 @@ def test_refine_steps_stay_with_their_images(rank, top, split):
     )
     found = pipeline(EMBEDDINGS._replace(gallery=split), top=top)
     _equal(found, pipeline(EMBEDDINGS, top=top))
+
+
+def test_a_cache_tells_padding_from_rows(mesh):
+    """The same array stands for 51 rows and for 52 of which the last two are equal."""
+    more = np.concatenate([GALLERY, GALLERY[-1:]])
+    for first, second, plain in (
+        (GALLERY, more, more),
+        (more, GALLERY, GALLERY),
+    ):
+        cache, pipeline = rerank.NeighborCache(), parse("diffusion(k=5,k_query=3)")
+        pipeline(Embeddings(QUERY, split_rows(first, mesh)), cache=cache)
+        found = pipeline(Embeddings(QUERY, split_rows(second, mesh)), cache=cache)
+        assert cache.searches == 2
+        _equal(found, pipeline(Embeddings(QUERY, plain)))
+
+
+@pytest.mark.parametrize("size", [51, 52])
+def test_what_was_split_comes_back_split(mesh, size):
+    rows, tracks = split_rows(RNG.random((size, D)), mesh), np.arange(size) // 2
+    step = steps.dba(k=2)(Embeddings(QUERY, rows))
+    for found in (
+        rerank.database_augmentation(rows, k=2),
+        rerank.tracklet_means(rows, tracks),
+        step.gallery,
+    ):
+        assert isinstance(found, SplitRows) and found.shape == (size, D)
+
+
+def test_a_set_is_itself_by_its_rows_and_not_by_its_padding(mesh, split):
+    more = np.concatenate([GALLERY, GALLERY[-1:]])
+    wanted = nearest_neighbors(GALLERY, GALLERY, k=3, exclude_self=True)
+    for pair in (
+        (GALLERY, split),
+        (split, GALLERY),
+        (split, split_rows(GALLERY, mesh)),
+    ):
+        _equal(nearest_neighbors(*pair, k=3, exclude_self=True), wanted)
+    for pair in ((split, more), (more, split), (split, split_rows(more, mesh))):
+        with pytest.raises(ValueError, match="queries must be the database itself"):
+            nearest_neighbors(*pair, k=3, exclude_self=True)
+
+
+def test_queries_may_be_split_too(split):
+    wanted = nearest_neighbors(GALLERY, QUERY, k=3)
+    _equal(nearest_neighbors(split, QUERY, k=3), wanted)
+    _equal(jax.jit(lambda x: nearest_neighbors(x, QUERY, k=3))(split), wanted)
+
+
+def test_changed_galleries_go_on_on_axes_of_explicit_type():
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
+    split = split_rows(GALLERY, mesh)
+    assert isinstance(split.rows.sharding, NamedSharding)
+    assert split.rows.sharding.mesh == mesh
+    means = rerank.tracklet_means(GALLERY, TRACKS)
+    wanted = rerank.cosine_similarity(QUERY, rerank.database_augmentation(means, k=3))
+
+    def scores(rows: SplitRows) -> jax.Array:
+        smooth = rerank.database_augmentation(rerank.tracklet_means(rows, TRACKS), k=3)
+        return rerank.cosine_similarity(QUERY, smooth)
+
+    _equal(scores(split), wanted)
+    with jax.set_mesh(mesh):
+        _equal(scores(split), wanted)
+        _equal(jax.jit(scores)(split), wanted)
+
+
+def test_axes_are_names_of_the_mesh(mesh):
+    wrong: Any = (0, ("gallery", "gallery"), ())
+    for axes in wrong:
+        with pytest.raises(ValueError, match="axes: expected different axes of"):
+            split_rows(GALLERY, mesh, axes=axes)
+    with pytest.raises(ValueError, match="rows: expected known values"):
+        jax.jit(lambda x: split_rows(x, mesh))(GALLERY)
 
 
 def test_a_caller_s_jit_takes_split_rows(split):
