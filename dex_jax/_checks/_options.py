@@ -115,6 +115,7 @@ def check_number(
         narrow = float(np.float32(x))
     # NaN fails every comparison.
     inside = least <= narrow <= most and above < narrow
+    inside &= np.isfinite(narrow) or not np.isfinite(x)  # not beyond float32
     if not inside or (below is not None and narrow >= below):
         lower = "" if above == -np.inf else f" above {above}"
         lower = lower if least == -np.inf else f" of at least {least}"

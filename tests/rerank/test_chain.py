@@ -127,9 +127,12 @@ def test_whole_tracklets_in_a_chain():
 def test_one_graph_for_each_stretch_of_the_same_gallery(monkeypatch, text, widths):
     seen = []
     search = _kinds.self_search
-    monkeypatch.setattr(
-        _kinds, "self_search", lambda rows, k: seen.append(k) or search(rows, k=k)
-    )
+
+    def counted(rows, **options):
+        seen.append(options["k"])
+        return search(rows, **options)
+
+    monkeypatch.setattr(_kinds, "self_search", counted)
     parse(text)(EMBEDDINGS, top=3)
     assert seen == widths
 
