@@ -323,8 +323,8 @@ def test_tables_are_not_copied_for_each_block():
     [
         ({"k1": 0}, "k1: expected at least 1, got 0"),
         ({"k2": 2.5}, "k2: expected a whole number, got 2.5"),
-        ({"lambda_": 1.5}, "lambda_: expected a number from 0 to 1, got 1.5"),
-        ({"lambda_": float("nan")}, "lambda_: expected a number from 0 to 1, got nan"),
+        ({"lambda_": 1.5}, "lambda_: .* of at least 0 and at most 1, got 1.5"),
+        ({"lambda_": float("nan")}, "lambda_: .* of at least 0 and at most 1, got nan"),
         ({"query": np.zeros((2, D))}, "query: 2 row.s. are all zero"),
         ({"gallery": np.ones((3, 5))}, "query has dimension 12 and gallery has 5"),
     ],
