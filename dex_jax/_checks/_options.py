@@ -114,7 +114,7 @@ def check_number(
     with np.errstate(over="ignore", under="ignore"):
         narrow = float(np.float32(x))
     # NaN fails every comparison.
-    inside = least <= narrow <= most and above < narrow
+    inside = np.float32(least) <= narrow <= np.float32(most) and above < narrow
     inside &= np.isfinite(narrow) or not np.isfinite(x)  # not beyond float32
     if not inside or (below is not None and narrow >= below):
         lower = "" if above == -np.inf else f" above {above}"

@@ -136,7 +136,7 @@ OPTION = "expected options of dex that are numbers or words, such as k=10, got "
         ("dba(include_self=no)", "dba: include_self: expected one of 'plus', 'top_k'"),
         (
             "tracklet_means(weights=1)",
-            r"tracklet_means: weights: expected an array \[G\], got 1",
+            r"tracklet_means: weights: expected an array \[G\], got shape",
         ),
         (
             "tracklet,dex",

@@ -111,6 +111,8 @@ def test_a_set_that_is_one_tracklet_is_noticed():
         lambda: tracklet_means(GALLERY, ids),
         lambda: tracklet_pull_in(_scores(0), ids),
         lambda: parse("tracklet")(embeddings),
+        # Images without a track change nothing about the others.
+        lambda: tracklet_means(GALLERY, np.where(np.arange(G) == 30, -1, ids)),
     ):
         with pytest.warns(UserWarning, match=message) as caught:
             call()
@@ -118,7 +120,6 @@ def test_a_set_that_is_one_tracklet_is_noticed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         parse("none")(embeddings)  # reads no tracklets
-        tracklet_means(GALLERY, np.where(np.arange(G) == 30, -1, ids))
         ids[5] = 1000  # half of the images
         tracklet_means(GALLERY, ids)
         ids[0] = -1
