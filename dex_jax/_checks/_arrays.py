@@ -91,9 +91,7 @@ def host_value(x: jax.Array | np.ndarray) -> np.ndarray:
         return np.asarray(x)
     if not isinstance(x.sharding, NamedSharding):
         raise TypeError(f"expected an array on a mesh, got one on {x.sharding}")
-    return np.asarray(
-        jax.device_put(x, NamedSharding(x.sharding.mesh, PartitionSpec()))
-    )
+    return np.asarray(replicated(x))
 
 
 def replicated(tree: Tree) -> Tree:
