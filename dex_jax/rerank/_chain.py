@@ -119,7 +119,7 @@ class Pipeline:
             raise ValueError(f"cache: expected a NeighborCache, got {cache!r}")
         state, lists = self._expanded(state, cache)
         # Rows that the user gave are not zero; steps may make such rows.
-        zeros = _zeros(state) if self.expand else None
+        zeros = _zeros(state, self.expand) if self.expand else None
         if top is None:
             found = self._scores(state, lists, zeros)
         else:
@@ -243,15 +243,22 @@ class Pipeline:
         return state, lists
 
 
-def _zeros(state: State) -> Pairwise | None:
+def _zeros(state: State, expand: Sequence[Expand]) -> Pairwise | None:
     """The change that gives rows of zeros the score 0; None where there are none."""
     pair = state.pair
-    gallery = jnp.any(pair.gallery != 0, axis=1)[: pair.images]
-    alive = jnp.any(pair.query != 0, axis=1), gallery
-    if is_concrete(*alive) and all(host_value(jnp.all(rows)) for rows in alive):
+    query, images = _alive(pair.query), jnp.ones(pair.images, bool)
+    if any(step.changes_gallery for step in expand):
+        images = _alive(pair.gallery)[: pair.images]
+    if is_concrete(query, images) and host_value(jnp.all(query) & jnp.all(images)):
         return None
     sizes = pair.query.shape[0], pair.images
-    return Pairwise(zero_tile, alive, BY_SIDE, None, sizes)
+    return Pairwise(zero_tile, (query, images), BY_SIDE, None, sizes)
+
+
+@jax.jit
+def _alive(rows: jax.Array) -> jax.Array:
+    """`[N]` bool, which rows are not all zero; in one pass, without an array [N, D]."""
+    return jnp.any(rows != 0, axis=1)
 
 
 def _width(readers: Sequence[Expand | Rank], size: int) -> int:
