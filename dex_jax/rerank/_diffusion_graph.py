@@ -236,9 +236,11 @@ def _all_slots(
 def _symmetric(graph: MutualGraph, f: jax.Array) -> jax.Array:
     """`propagate`, transposed by `propagate` too: S is symmetric.
 
-    The transpose that reverse mode makes of a gather adds to scattered rows, which is
-    slow, and of a loop whose length depends on data there is none. `lax` takes another
-    transpose with the solution of a linear system: here that of `x - S g = 0, g = f`.
+    Left to itself, reverse mode would turn the gather of `propagate` into a scatter,
+    which is slow, and could not turn a loop whose length depends on data at all. JAX
+    lets a user give the transpose of a linear function only as that of a solution: so
+    `S f` is written as the x that solves the two equations `x - S g = 0` and `g = f`,
+    with both solutions, of the system and of its transpose, given by `propagate`.
     """
 
     def system(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
