@@ -38,6 +38,8 @@ _CPU_COSINES = 2**24
 def cosine_similarity(query: ArrayLike, gallery: ArrayLike | SplitRows) -> jax.Array:
     """Cosine similarity of every query to every gallery image.
 
+    Can be differentiated in both.
+
     Args:
         query: `[Q, D]`, finite, any row length but zero.
         gallery: `[G, D]`, the same.

@@ -46,7 +46,8 @@ def tracklet_k_reciprocal(
     k-reciprocal re-ranking (eq. 7-8) of the queries against the mean of each tracklet,
     as winners of the challenge did; the paper does not have it. Every image gets the
     score of its tracklet; tracklets of equal score are separated by the smallest steps
-    of float32. Padded queries and the two forms of kernels: as in `k_reciprocal`.
+    of float32. Padded queries, the two forms of kernels, and `lambda_` alone having a
+    derivative: as in `k_reciprocal`.
 
     Args:
         query: `[Q, D]` numbers, finite, any row length but zero; read as float32.

@@ -30,7 +30,7 @@ from dex_jax.rerank._embeddings import Ranking, read_scores
 
 # Bits of the smallest normal float32: XLA may flush smaller numbers to zero.
 _TINY = 0x00800000
-# In sets of more images than this, one tracklet of more than half of them is an error.
+# In sets of more images than this, one tracklet of more than half of them is noted.
 _FEW = 10
 
 
@@ -140,7 +140,8 @@ def tracklet_means(
 ) -> jax.Array | SplitRows:
     """Replaces each image's embedding by the mean of its tracklet.
 
-    The mean is that of DEx (eq. 5), here in the place of the images.
+    The mean is that of DEx (eq. 5), here in the place of the images. Can be
+    differentiated in `gallery` and `weights`.
 
     Args:
         gallery: `[G, D]` numbers, finite, any row length but zero; read as float32 and
@@ -256,7 +257,8 @@ def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
     Going down the ranking, the first image of a tracklet not yet seen is followed by
     all other images of it, in gallery order. Every image gets the best score of its
     tracklet; tracklets of equal best score are separated by the smallest steps of
-    float32, so that sorting the result gives exactly that list.
+    float32, so that sorting the result gives exactly that list. Can be differentiated
+    in `scores`: each image has the derivative of its tracklet's best one.
 
     Args:
         scores: `[Q, G]` real numbers, larger is better, finite or -inf, read as

@@ -303,3 +303,15 @@ def test_pulled_in_scores_move_with_the_best_of_their_tracklet():
     )(scores)
     np.testing.assert_array_equal(found[0], [0, 10, 5, 0])
     assert np.isfinite(found).all()
+
+
+def test_shares_of_a_mean_have_a_derivative():
+    """Two images at right angles: the direction of (w, v) turns by v / (w^2 + v^2)."""
+    images, tracks = jnp.eye(2), [3, 3]
+
+    def first_entry(weights: jax.Array) -> jax.Array:
+        return tracklet_means(images, tracks, weights=weights)[0, 0]
+
+    found = jax.grad(first_entry)(jnp.array([3.0, 4.0]))
+    # cos = w / sqrt(w^2 + v^2): v^2 / 125 and -w v / 125.
+    np.testing.assert_allclose(found, [16 / 125, -12 / 125], atol=1e-6)
