@@ -9,6 +9,7 @@ from dex_jax._checks._arrays import (
     host_value,
     is_concrete,
     read_array,
+    read_matrix,
     replicated,
 )
 from dex_jax._checks._distances import warn_of_distances
@@ -51,6 +52,7 @@ __all__ = [
     "on_any_mesh",
     "ranked_scores",
     "read_array",
+    "read_matrix",
     "read_rows",
     "replicated",
     "require",

@@ -63,6 +63,23 @@ def read_array(x: object, name: str) -> jax.Array | np.ndarray:
     return array
 
 
+def read_matrix(x: object, name: str, what: str) -> jax.Array | np.ndarray:
+    """Reads real numbers of two axes in their own type; `what`, as in "rows [N, D]".
+
+    Raises:
+        ValueError: another number of axes, empty, or no real numbers.
+    """
+    array = read_array(x, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name}: expected {what}, got shape {array.shape}")
+    if 0 in array.shape:
+        raise ValueError(f"{name}: is empty, got shape {array.shape}; expected {what}")
+    whole = jnp.issubdtype(array.dtype, jnp.integer)
+    if not (whole or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array
+
+
 def _plain(x: Any) -> Any:
     """A tensor of torch as numpy or DLPack can read it; all else as it is."""
     # Tensors that are part of a computation refuse to be read, and so do views that are

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks._arrays import host_value, is_concrete, read_array
+from dex_jax._checks._arrays import host_value, is_concrete, read_matrix
 
 
 def check_rows(x: object, name: str) -> jax.Array:
@@ -19,16 +19,7 @@ def check_rows(x: object, name: str) -> jax.Array:
 
 def read_rows(x: object, name: str) -> jax.Array | np.ndarray:
     """Reads rows `[N, D]` of real numbers, in their own type."""
-    array = read_array(x, name)
-    if array.ndim != 2:
-        raise ValueError(f"{name}: expected rows [N, D], got shape {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name}: is empty, got shape {array.shape}")
-    if not (
-        jnp.issubdtype(array.dtype, jnp.floating)
-        or jnp.issubdtype(array.dtype, jnp.integer)
-    ):
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    array = read_matrix(x, name, "rows [N, D]")
     if isinstance(array, np.ndarray) and array.dtype.kind == "f":
         return _within_float32(array)
     return array

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dex_jax._checks._arrays import host_value, is_concrete, read_array
+from dex_jax._checks._arrays import host_value, is_concrete, read_matrix
 from dex_jax._checks._warnings import warn_user
 
 # Whole numbers up to this are different ones in float32.
@@ -82,13 +82,8 @@ def narrow_scores(x: object, name: str) -> jax.Array:
 
 def _read_scores(x: object, name: str) -> jax.Array | np.ndarray:
     """Real numbers `[Q, G]` in their own type, without NaN if concrete."""
-    array = read_array(x, name)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name}: expected scores [Q, G], got shape {array.shape}")
-    floating = jnp.issubdtype(array.dtype, jnp.floating)
-    if not (floating or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    if not floating:
+    array = read_matrix(x, name, "scores [Q, G]")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     # NaN spreads through the maximum.
     if isinstance(array, np.ndarray):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dex_jax._checks import ArrayLike, check_ids, on_any_mesh
-from dex_jax.losses._inputs import read_matrix, read_option
+from dex_jax.losses._inputs import read_inputs, read_option
 
 
 @on_any_mesh
@@ -51,7 +51,7 @@ def circle(
         >>> bool(jnp.allclose(loss, jnp.log1p(jnp.exp(exponent))))
         True
     """
-    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    x = read_inputs(embeddings, "embeddings", "[B, D]")
     identities = check_ids(labels, "labels", size=x.shape[0], text=False)
     margin = read_option(margin, "margin", x, least=0, most=1)
     scale = read_option(scale, "scale", x, above=0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dex_jax._checks import ArrayLike, check_classes, on_any_mesh
-from dex_jax.losses._inputs import read_matrix, read_option
+from dex_jax.losses._inputs import read_inputs, read_option
 
 
 @on_any_mesh
@@ -42,7 +42,7 @@ def label_smoothed_cross_entropy(
         >>> bool(jnp.allclose(loss, jnp.log(4.0)))
         True
     """
-    wide = read_matrix(logits, "logits", "[B, C]")
+    wide = read_inputs(logits, "logits", "[B, C]")
     B, C = wide.shape
     classes = check_classes(labels, "labels", size=B, classes=C)
     epsilon = read_option(epsilon, "epsilon", wide, least=0, most=1)
@@ -93,7 +93,7 @@ def additive_angular_margin(
         >>> logits.round(4).tolist()
         [[0.0, 5.0]]
     """
-    cosine = read_matrix(cosines, "cosines", "[B, C]")
+    cosine = read_inputs(cosines, "cosines", "[B, C]")
     B, C = cosine.shape
     classes = check_classes(labels, "labels", size=B, classes=C)
     margin = read_option(margin, "margin", cosine, least=0, most=np.pi / 2)

@@ -4,24 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import ArrayLike, check_number, read_array
+from dex_jax._checks import ArrayLike, check_number, read_matrix
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_matrix(x: ArrayLike, name: str, shape: str) -> jax.Array:
+def read_inputs(x: ArrayLike, name: str, shape: str) -> jax.Array:
     """Reads a matrix in float32, or in float64 where it has that type.
 
     Raises:
         ValueError: not of that `shape`, such as "[B, D]", empty, or no real numbers.
     """
-    array = read_array(x, name)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name}: expected {shape}, got shape {array.shape}")
-    whole = jnp.issubdtype(array.dtype, jnp.integer)
-    if not (whole or jnp.issubdtype(array.dtype, jnp.floating)):
-        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    array = jnp.asarray(array)
+    array = jnp.asarray(read_matrix(x, name, shape))
     # Not promote_types of integers: in 64-bit mode theirs is float64.
     return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 

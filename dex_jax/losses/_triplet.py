@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dex_jax._checks import ArrayLike, check_choice, check_flag, check_ids, on_any_mesh
-from dex_jax.losses._inputs import read_matrix, read_option
+from dex_jax.losses._inputs import read_inputs, read_option
 
 
 @on_any_mesh
@@ -54,7 +54,7 @@ def batch_hard_triplet(
         >>> float(batch_hard_triplet(x, jnp.array([0, 0, 1, 1]), margin=1.0))
         0.75
     """
-    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    x = read_inputs(embeddings, "embeddings", "[B, D]")
     identities = check_ids(labels, "labels", size=x.shape[0], text=False)
     check_choice(reduction, "reduction", ("mean", "sum"))
     if margin is not None:
@@ -94,7 +94,7 @@ def hardest_distances(
         >>> positive.tolist(), negative.tolist()
         ([1.0, 1.0, 4.0, 4.0], [3.0, 2.0, 2.0, 6.0])
     """
-    x = read_matrix(embeddings, "embeddings", "[B, D]")
+    x = read_inputs(embeddings, "embeddings", "[B, D]")
     identities = check_ids(labels, "labels", size=x.shape[0], text=False)
     positive, negative, _ = _hardest(x, identities)
     return _length(x - x[positive]), _length(x - x[negative])
