@@ -14,6 +14,7 @@ from dex_jax._checks._arrays import (
 )
 from dex_jax._checks._distances import warn_of_distances
 from dex_jax._checks._extras import EXTRA_MODULES, missing_extra, require
+from dex_jax._checks._files import check_file, whole_file
 from dex_jax._checks._labels import check_classes, check_ids, check_paired_ids
 from dex_jax._checks._lengths import RowLengths, row_lengths, unit_rows
 from dex_jax._checks._meshes import on_any_mesh
@@ -37,6 +38,7 @@ __all__ = [
     "check_choice",
     "check_classes",
     "check_count",
+    "check_file",
     "check_flag",
     "check_ids",
     "check_masked_count",
@@ -60,4 +62,5 @@ __all__ = [
     "unit_rows",
     "warn_of_distances",
     "warn_user",
+    "whole_file",
 ]
