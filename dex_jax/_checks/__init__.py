@@ -4,6 +4,7 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 `vmap` or `grad` the checks on values are skipped and those on shapes remain.
 """
 
+from dex_jax._checks._array_files import check_memory, read_npy, read_npz
 from dex_jax._checks._arrays import (
     ArrayLike,
     host_value,
@@ -42,6 +43,7 @@ __all__ = [
     "check_flag",
     "check_ids",
     "check_masked_count",
+    "check_memory",
     "check_number",
     "check_paired_ids",
     "check_rows",
@@ -55,6 +57,8 @@ __all__ = [
     "ranked_scores",
     "read_array",
     "read_matrix",
+    "read_npy",
+    "read_npz",
     "read_rows",
     "replicated",
     "require",

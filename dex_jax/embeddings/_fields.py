@@ -3,9 +3,6 @@
 import json
 import re
 import warnings
-import zipfile
-import zlib
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +12,10 @@ FORMAT = "dex_jax/embeddings"
 VERSION = 1
 SIDES = ("query", "gallery")
 LABELS = ("identities", "cameras", "tracklets")
+HOW_TO_WRITE = (
+    "Write the file with dex_jax.embeddings.save(EmbeddingFile(query_features, "
+    "gallery_features, query_names, gallery_names, ...), 'embeddings.npz')"
+)
 NEEDED = ("query_features", "gallery_features", "query_names", "gallery_names")
 KNOWN = {
     *NEEDED,
@@ -26,51 +27,53 @@ KNOWN = {
 }
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads every array of an `.npz`; pickled content is refused.
-
-    Raises:
-        ValueError: naming the file: not a zip, cut short, damaged or pickled.
-    """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not an .npz file, or cut short")
-    arrays = {}
-    name = ""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path}: key {name!r} holds Python objects (a pickle), which are "
-                "never read; save names as unicode arrays and labels as integers"
-            ) from None
-        raise ValueError(f"{path}: key {name!r} cannot be read: {error}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path}: damaged or cut short: {error}") from None
-    return arrays
-
-
 def check_header(arrays: dict[str, np.ndarray]) -> None:
-    """Refuses arrays that are no embeddings file of the version known here."""
-    for name in ("format", "version", *NEEDED):
+    """Refuses arrays that are no embeddings file of the version known here.
+
+    Files of other programs, which say no format, need features alone.
+    """
+    own = "format" in arrays
+    for name in ("version", *NEEDED) if own else NEEDED[:2]:
         if name not in arrays:
             raise ValueError(
-                f"key {name!r} is missing; found {', '.join(sorted(arrays)) or 'none'}"
+                f"key {name!r} is missing; found {', '.join(sorted(arrays)) or 'none'}."
+                f" {HOW_TO_WRITE}"
             )
-    if str(arrays["format"]) != FORMAT:
+    if not own:
+        return
+    if read_word(arrays["format"], "format") != FORMAT:
         raise ValueError(f"format: expected {FORMAT!r}, got {str(arrays['format'])!r}")
-    if arrays["version"].shape or arrays["version"] != VERSION:
-        raise ValueError(f"version: expected {VERSION}, got {arrays['version']}")
+    version = arrays["version"]
+    if version.shape or version.dtype.kind not in "iu" or version != VERSION:
+        raise ValueError(f"version: expected {VERSION}, got {version}")
+
+
+def read_word(value: np.ndarray, name: str) -> str:
+    """Reads one word."""
+    if value.shape or value.dtype.kind != "U":
+        raise ValueError(
+            f"{name}: expected one word, got shape {value.shape} of {value.dtype}"
+        )
+    return str(value)
+
+
+def read_flag(value: np.ndarray, name: str) -> bool:
+    """Reads one truth value."""
+    if value.shape or value.dtype != np.bool_:
+        raise ValueError(
+            f"{name}: expected True or False, got shape {value.shape} of {value.dtype}"
+        )
+    return bool(value)
 
 
 def read_meta(value: np.ndarray) -> dict:
     """Reads the JSON object in `meta`."""
     try:
-        meta = json.loads(str(value))
+        meta = json.loads(read_word(value, "meta"))
     except json.JSONDecodeError as error:
         raise ValueError(f"meta: is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("meta: is not JSON: it is nested too deeply") from None
     if not isinstance(meta, dict):
         raise ValueError(f"meta: expected a JSON object, got {type(meta).__name__}")
     return meta
@@ -108,21 +111,6 @@ def read_names(values: object, name: str, size: int) -> tuple[str, ...]:
             raise ValueError(f"{name}: {word!r} occurs twice, again in row {row}")
         seen.add(word)
     return names
-
-
-def read_labels(values: object, name: str, size: int) -> np.ndarray:
-    """Reads integer labels `[size]`, -1 or more."""
-    array = np.asarray(values)
-    if array.shape != (size,):
-        raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
-    bad = np.flatnonzero(array.astype(np.int64) < -1)
-    if bad.size:
-        raise ValueError(
-            f"{name}: row {bad[0]} is {array[bad[0]]}; expected -1 (none) or more"
-        )
-    return array.astype(np.int64)
 
 
 def check_norms(features: np.ndarray, name: str) -> None:

@@ -1,16 +1,17 @@
 """The embeddings file: descriptors, names and labels of a query and a gallery side."""
 
+import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dex_jax._checks import check_choice, check_same_width
+from dex_jax._checks import check_choice, check_same_width, read_npz, whole_file
 from dex_jax.embeddings._fields import (
     FORMAT,
     KNOWN,
@@ -19,12 +20,12 @@ from dex_jax.embeddings._fields import (
     VERSION,
     check_header,
     check_norms,
-    read_arrays,
     read_features,
-    read_labels,
+    read_flag,
     read_meta,
     read_names,
 )
+from dex_jax.embeddings._labels import read_labels
 from dex_jax.rerank import fuse
 
 
@@ -32,9 +33,12 @@ from dex_jax.rerank import fuse
 class EmbeddingFile:
     """The descriptors of Q queries and G gallery images and what is known of them.
 
-    Valid by construction. Labels are int64 and compared across the two sides, except
-    tracklets, which are numbered per side; -1 is junk or unlabelled (identities),
-    unknown (cameras) or none (tracklets). Both labels of a pair are given or neither.
+    Valid by construction. Labels are compared across the two sides, except tracklets,
+    which are numbered per side; -1 is junk or unlabelled (identities), unknown
+    (cameras) or none (tracklets). Both labels of a pair are given or neither. They may
+    be given as whole numbers, as floats (a column of pandas; NaN is -1) or as words
+    ("", "nan" and "-1" are -1), and are int64 here: a word's number is its place in
+    `meta["words"]["identities"]` and so on.
 
     Attributes:
         query_features: `[Q, D]` float32 or float16, finite, no row of zeros.
@@ -79,6 +83,7 @@ class EmbeddingFile:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
+        object.__setattr__(self, "meta", dict(self.meta))
         for side in SIDES:
             features = read_features(
                 getattr(self, f"{side}_features"), f"{side}_features"
@@ -100,9 +105,8 @@ class EmbeddingFile:
             if len(given) == 1:
                 missing = pair[1 - pair.index(given[0])]
                 raise ValueError(f"{missing}: is missing, while {given[0]} is given")
-            for name, side in zip(given, SIDES, strict=False):
-                size = len(getattr(self, f"{side}_names"))
-                put(name, read_labels(getattr(self, name), name, size))
+            if given:
+                self._read_labels(label, pair)
         self._check_tracklets()
         for name, values in self.extra.items():
             if not name.startswith("x_") or values.dtype.hasobject:
@@ -113,6 +117,16 @@ class EmbeddingFile:
         if self.normalized:
             check_norms(self.query_features, "query_features")
             check_norms(self.gallery_features, "gallery_features")
+
+    def _read_labels(self, label: str, pair: list[str]) -> None:
+        sizes = [len(getattr(self, f"{side}_names")) for side in SIDES]
+        columns, words = read_labels({n: getattr(self, n) for n in pair}, sizes)
+        for name, column in columns.items():
+            object.__setattr__(self, name, column)
+        if words:
+            known = self.meta.get("words")
+            known = known if isinstance(known, dict) else {}
+            self.meta["words"] = {**known, label: list(words)}
 
     def _check_tracklets(self) -> None:
         for side in SIDES:
@@ -159,7 +173,11 @@ class EmbeddingFile:
 
 
 def save(
-    file: EmbeddingFile, path: str | os.PathLike, *, dtype: str = "float32"
+    file: EmbeddingFile,
+    path: str | os.PathLike,
+    *,
+    dtype: str = "float32",
+    replace: bool = True,
 ) -> None:
     """Writes an embeddings file, version 1; an interrupted write leaves no half file.
 
@@ -167,9 +185,11 @@ def save(
         file: what to write.
         path: where; the name must end in `.npz`.
         dtype: `"float32"`, or `"float16"` for half the size.
+        replace: whether a file that is there may be replaced.
 
     Raises:
         ValueError: another ending or dtype, or float16 cannot hold a row.
+        FileExistsError: the file is there, and `replace` is False.
 
     Example:
         >>> import numpy as np, tempfile, pathlib
@@ -200,20 +220,17 @@ def save(
             values = getattr(file, f"{side}_{label}")
             if values is not None:
                 arrays[f"{side}_{label}"] = values
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
+    with whole_file(path, replace=replace) as partial:
         np.savez(partial, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike) -> EmbeddingFile:
     """Reads an embeddings file and checks all of it; pickled content is refused.
 
     float16 features are widened to float32, float64 are narrowed with a warning, keys
-    nobody knows are named in a warning (prefix `x_`: kept).
+    nobody knows are named in a warning (prefix `x_`: kept). A file that says no format,
+    as `numpy.savez` writes it, needs `query_features` and `gallery_features` alone;
+    without names its images are called `query/000001` and so on.
 
     Args:
         path: the `.npz` file.
@@ -221,29 +238,51 @@ def load(path: str | os.PathLike) -> EmbeddingFile:
     Raises:
         FileNotFoundError: no such file.
         ValueError: naming the file and what is wrong with it: not a zip or cut short,
-            another format or version, a missing key, and all that `EmbeddingFile`
-            refuses.
+            beyond the limits of what may be unpacked, another format or version, a
+            missing key, and all that `EmbeddingFile` refuses.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such embeddings file")
-    arrays = read_arrays(path)
+    arrays = read_npz(path, "embeddings file")
     try:
         check_header(arrays)
         for name in arrays:
             if name not in KNOWN and not name.startswith("x_"):
                 warnings.warn(f"{path}: unknown key {name!r} is ignored", stacklevel=2)
         fields: dict[str, Any] = {name: arrays[name] for name in KNOWN & arrays.keys()}
-        for name in ("format", "version"):
-            del fields[name]
+        fields.pop("version", None)
+        own = fields.pop("format", None) is not None
         if "normalized" in fields:
-            fields["normalized"] = bool(fields["normalized"])
+            fields["normalized"] = read_flag(fields["normalized"], "normalized")
         if "meta" in fields:
             fields["meta"] = read_meta(fields["meta"])
+        if not own:
+            fields = with_numbered_names(fields, path.name)
         extra = {name: a for name, a in arrays.items() if name.startswith("x_")}
         return EmbeddingFile(**fields, extra=extra)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def with_numbered_names(fields: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Gives the fields of an `EmbeddingFile` names `query/000001`, if they have none.
+
+    Args:
+        fields: features, and whatever else is known.
+        source: what `meta["source"]` shall say.
+    """
+    fields = {**fields, "meta": {"source": source, **fields.get("meta", {})}}
+    if any(f"{side}_names" in fields for side in SIDES):
+        for side in SIDES:
+            if f"{side}_names" not in fields:
+                raise ValueError(f"{side}_names: is missing, while others are given")
+        return fields
+    for side in SIDES:
+        rows = np.shape(fields[f"{side}_features"])[:1] or (0,)
+        fields[f"{side}_names"] = tuple(
+            f"{side}/{row + 1:06d}" for row in range(rows[0])
+        )
+    fields["meta"]["names"] = "numbered"
+    return fields
 
 
 def average(
@@ -295,7 +334,7 @@ def average(
         for side in SIDES
     }
     meta = {**first.meta, "fused": called} if len(files) > 1 else first.meta
-    return replace(first, **joined, normalized=True, meta=meta)
+    return dataclasses.replace(first, **joined, normalized=True, meta=meta)
 
 
 def _check_equal_names(

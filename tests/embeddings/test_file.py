@@ -106,7 +106,23 @@ TWO = np.ones((2, 2), np.float32)
             {"format": np.array("other")},
             "format: expected 'dex_jax/embeddings', got 'o",
         ),
-        ({"format": None}, "key 'format' is missing; found gallery_cameras, "),
+        (
+            {"version": None},
+            "key 'version' is missing; found format, gallery_cameras, ",
+        ),
+        ({"version": np.array([1])}, r"version: expected 1, got \[1\]"),
+        ({"format": np.array(7)}, r"format: expected one word, got shape \(\) of int"),
+        ({"meta": np.array(["{}"])}, r"meta: expected one word, got shape \(1,\)"),
+        ({"meta": np.array("[" * 100_000)}, "meta: .*nested too deeply"),
+        ({"normalized": np.ones(2, bool)}, r"normalized: expected True or False, got"),
+        (
+            {"format": None, "gallery_features": None},
+            r"key 'gallery_features' is missing; .*dex_jax\.embeddings\.save",
+        ),
+        (
+            {"format": None, "query_names": None},
+            "query_names: is missing, while others are given",
+        ),
         ({"version": np.array(2)}, "version: expected 1, got 2"),
         ({"gallery_names": None}, "key 'gallery_names' is missing"),
         ({"meta": np.array("{")}, "meta: is not JSON"),
@@ -133,10 +149,23 @@ TWO = np.ones((2, 2), np.float32)
             r"query_identities: expected shape \(2,\)",
         ),
         (
-            {"query_identities": np.array([1.0, 2])},
-            "query_identities: expected integers",
+            {"query_identities": np.array([1.5, 2])},
+            r"query_identities: row 0 is 1\.5; expected a whole number",
         ),
         ({"query_identities": np.array([1, -2])}, "query_identities: row 1 is -2"),
+        ({"query_identities": np.array([1, np.inf])}, "query_identities: row 1 is inf"),
+        (
+            {"query_identities": np.array([1, 2**63], np.uint64)},
+            r"query_identities: row 1 is 9223372036854775808; expected less than 2\^63",
+        ),
+        (
+            {"query_identities": np.array([True, False])},
+            "query_identities: expected whole numbers or words, got dtype bool",
+        ),
+        (
+            {"query_identities": np.array(["a", "b"])},
+            "query_identities: holds words and gallery_identities numbers",
+        ),
         (
             {"gallery_tracklets": np.array([5, 5, 5])},
             "gallery_tracklets: tracklet 5.* 9 and 4",
@@ -244,3 +273,60 @@ def test_average_refuses_other_sizes_and_nothing():
         average([make_file(), short])
     with pytest.raises(ValueError, match="files: expected at least one"):
         average([])
+
+
+def test_floats_of_pandas_are_whole_numbers_and_gaps_are_none():
+    file = make_file(
+        query_identities=np.array([4.0, np.nan]),
+        gallery_identities=np.array([9, -1.0, 4], np.float32),
+        query_cameras=[1, None],
+    )
+    assert file.query_identities.tolist() == [4, -1]
+    assert file.gallery_identities.tolist() == [9, -1, 4]
+    assert file.query_cameras.dtype == np.int64
+    assert file.query_cameras.tolist() == [1, -1] and "words" not in file.meta
+
+
+def test_words_get_numbers_and_are_kept(tmp_path):
+    nothing = np.array([float("nan"), None, "bus_2"], object)
+    file = make_file(
+        query_identities=["plate 10", "bus_2"],
+        gallery_identities=nothing,
+        gallery_cameras=np.array(["north", "-1", "south"]),
+        query_cameras=np.array([b"south", b"west"]),
+    )
+    assert file.query_identities.tolist() == [1, 0]
+    assert file.gallery_identities.tolist() == [-1, -1, 0]
+    assert file.gallery_cameras.tolist() == [0, -1, 1]
+    assert file.query_cameras.tolist() == [1, 2]
+    words = {"identities": ["bus_2", "plate 10"], "cameras": ["north", "south", "west"]}
+    assert file.meta["words"] == words and file.meta["model"] == "x"
+    save(file, tmp_path / "e.npz")
+    assert load(tmp_path / "e.npz").meta["words"] == words
+
+
+@pytest.mark.parametrize("twin", ["1 ", "0001", "1.0", "01"])
+def test_words_that_may_mean_one_are_named(twin):
+    with pytest.warns(UserWarning, match=r"are two labels; write them alike"):
+        file = make_file(query_cameras=["1", "b"], gallery_cameras=["1", twin, "b"])
+    assert len(set(file.gallery_cameras.tolist())) == 3
+
+
+def test_arrays_of_other_programs_need_features_alone(tmp_path):
+    path = tmp_path / "theirs.npz"
+    np.savez(path, query_features=np.eye(1, 4), gallery_features=np.eye(3, 4))
+    file = load(path)
+    assert file.query_names == ("query/000001",) and len(file.gallery_names) == 3
+    assert file.meta == {"names": "numbered", "source": "theirs.npz"}
+    named = {"query_names": np.array(["q"]), "gallery_names": np.array(list("abc"))}
+    np.savez(path, query_features=np.eye(1, 4), gallery_features=np.eye(3, 4), **named)
+    assert load(path).gallery_names == ("a", "b", "c")
+
+
+def test_a_file_that_is_there_can_be_kept(tmp_path):
+    path = tmp_path / "e.npz"
+    save(make_file(), path)
+    with pytest.raises(FileExistsError, match=r"e\.npz: is there already"):
+        save(make_file(1), path, replace=False)
+    np.testing.assert_array_equal(load(path).query_features, make_file().query_features)
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,5 +1,6 @@
 """Descriptors as other frameworks leave them."""
 
+import os
 import pickle
 
 import numpy as np
@@ -58,7 +59,11 @@ def test_mat_without_labels_and_with_more(tmp_path):
             "gallery_cam": [[1, 2, 3]],
         },
     )
-    with pytest.raises(ValueError, match="query_cam: expected whole numbers"):
+    with pytest.raises(ValueError, match=r"query_cam: row 0 is 1\.5; expected a whole"):
+        read(path)
+    texts = np.array(["bus", "car"])
+    savemat(path, {"query_f": QUERY, "gallery_f": GALLERY, "query_label": texts})
+    with pytest.raises(ValueError, match=r"dump\.mat: query_label is text; expected"):
         read(path)
     path.write_bytes(b"nothing of the kind" * 20)
     with pytest.raises(ValueError, match="cannot be read as MATLAB 5"):
@@ -112,3 +117,64 @@ def test_own_files_and_unknown_ones(tmp_path):
         read(tmp_path / "e.csv")
     with pytest.raises(FileNotFoundError, match=r"none\.mat: no such file or folder"):
         read(tmp_path / "none.mat")
+
+
+@pytest.mark.parametrize("gallery", [GALLERY, GALLERY[:2]])
+def test_mat_with_a_column_an_image(tmp_path, gallery):
+    path = tmp_path / "oxford.mat"
+    savemat(path, {"Q": QUERY.T, "X": gallery.T})
+    file = read(path)
+    np.testing.assert_array_equal(file.query_features, QUERY)
+    np.testing.assert_array_equal(file.gallery_features, gallery)
+
+
+def test_labels_and_names_beside_arrays(tmp_path):
+    labels = {
+        "query_identities": [7.0, np.nan],
+        "gallery_identities": [7, -1, 3],
+        "query_names": ["q/1.jpg", "q/2.jpg"],
+        "gallery_names": ["a.jpg", "b.jpg", "c.jpg"],
+        "query_cameras": ["north", "south"],
+        "gallery_cameras": ["south", "", "south"],
+    }
+    for name, values in {"query": QUERY, "gallery": GALLERY, **labels}.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    file = read(tmp_path)
+    assert file.query_identities is not None and file.gallery_cameras is not None
+    assert file.query_identities.tolist() == [7, -1]
+    assert file.gallery_names == ("a.jpg", "b.jpg", "c.jpg")
+    assert file.gallery_cameras.tolist() == [1, -1, 1]
+    (tmp_path / "gallery_identities.npy").unlink()
+    with pytest.raises(ValueError, match="gallery_identities: is missing"):
+        read(tmp_path)
+    stem = tmp_path / "feats"
+    np.save(stem, np.concatenate([QUERY, GALLERY]))
+    np.save(f"{stem}_identities", [1, 2, 2, 1, 5])
+    one = read(tmp_path / "feats.npy", num_query=2)
+    assert one.query_identities is not None and one.gallery_identities is not None
+    assert one.query_identities.tolist() == [1, 2]
+    assert one.gallery_identities.tolist() == [2, 1, 5]
+    np.save(f"{stem}_identities", [1, 2, 2, 1])
+    with pytest.raises(ValueError, match=r"feats_identities\.npy: expected 5 entries"):
+        read(tmp_path / "feats.npy", num_query=2)
+
+
+def test_every_image_is_a_query_to_all(tmp_path):
+    np.save(tmp_path / "feats.npy", GALLERY)
+    np.save(tmp_path / "feats_identities.npy", [1, 2, 1])
+    file = read(tmp_path / "feats.npy", leave_one_out=True)
+    np.testing.assert_array_equal(file.query_features, file.gallery_features)
+    assert file.query_names == file.gallery_names
+    assert file.query_names[0] == "image/000001"
+    assert file.query_identities is not None
+    assert file.query_identities.tolist() == [1, 2, 1]
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path):
+    for name in ("a.npz", "a.mat", "a.npy"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name}: is a pipe"):
+            read(tmp_path / name, num_query=1 if name == "a.npy" else None)
+    (tmp_path / "b.npz").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"b\.npz: no such"):
+        read(tmp_path / "b.npz")
