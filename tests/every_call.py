@@ -139,6 +139,9 @@ CASES = {
         lambda a: rerank.diffusion(a.query, a.gallery, k=6, k_query=3, solver="cg")
     ),
     "tracklet_pull_in": Case(lambda a: rerank.tracklet_pull_in(a.scores, a.tracklets)),
+    "tracklet_pull_in, by score": Case(
+        lambda a: rerank.tracklet_pull_in(a.scores, a.tracklets, order="score")
+    ),
     "top_k": Case(lambda a: rerank.top_k(a.scores, k=5)),
     "fuse": Case(lambda a: rerank.fuse([a.gallery, a.gallery])),
     "fuse by concat": Case(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dex_jax.embeddings._fields import read_arrays
+from dex_jax._checks import read_npz, whole_file
 
 # What may change a descriptor of the same weights and image files: decoding, resizing,
 # normalising and the network. A changed line there makes all cached ones old.
@@ -73,39 +73,42 @@ class Cache:
         """Returns what is kept under `key`, or computes and keeps it."""
         text = json.dumps(dict(key), sort_keys=True)
         path = self._folder / f"{digest(text.encode())}.npz"
-        if path.is_file():
+        if os.path.lexists(path):
             try:
                 found = _read_cached(path, text)
-            except (ValueError, KeyError) as error:
+            except (ValueError, OSError) as error:
                 self._say(f"cache {path} is damaged ({error}); describing again")
             else:
                 self._say(f"reusing {len(found.features)} descriptors from {path}")
                 return found
         made = compute()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         try:
-            np.savez(
-                partial,
-                key=np.array(text),
-                features=made.features,
-                checksum=np.array(digest(made.features.tobytes())),
-                seconds=np.array(made.seconds),
-            )
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+            with whole_file(path) as partial:
+                np.savez(
+                    partial,
+                    key=np.array(text),
+                    features=made.features,
+                    checksum=np.array(digest(made.features.tobytes())),
+                    seconds=np.array(made.seconds),
+                )
+        except OSError as error:  # descriptors of hours are not lost to a full disk
+            self._say(f"cache {path} is not written ({error}); going on without it")
         return made
 
 
 def _read_cached(path: Path, text: str) -> Descriptors:
-    arrays = read_arrays(path)
-    features = arrays["features"]
+    arrays = read_npz(path)
+    missing = {"key", "features", "checksum", "seconds"} - arrays.keys()
+    if missing:
+        raise ValueError(f"it lacks {min(missing)!r}")
+    features, seconds = arrays["features"], arrays["seconds"]
     if str(arrays["key"]) != text:
         raise ValueError("it belongs to another key")
     if str(arrays["checksum"]) != digest(features.tobytes()):
         raise ValueError("its content does not match its checksum")
-    return Descriptors(features, float(arrays["seconds"]), reused=True)
+    if features.ndim != 2 or seconds.shape or seconds.dtype.kind != "f":
+        raise ValueError("it holds other arrays than descriptors and their seconds")
+    return Descriptors(features, float(seconds), reused=True)
 
 
 def code_version(package: Path = Path(__file__).parents[1]) -> str:

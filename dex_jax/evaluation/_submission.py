@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from dex_jax._checks import check_file, read_npy
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation._results import rank_all
 from dex_jax.rerank import Pipeline, Ranking, chain, steps
@@ -81,9 +82,13 @@ def read_submission(path: str | os.PathLike, *, queries: int, gallery: int) -> R
         ValueError: naming file, line and value: another number of lines or of ids in
             a line, a word that is no id, an id out of range or named twice.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such submission")
+    path = check_file(path, "submission")
+    length = min(LENGTH, gallery)
+    size, most = path.stat().st_size, 1024 + 32 * queries * (length + 1)
+    if size > most:
+        raise ValueError(
+            f"{path}: has {size} bytes, {queries} lines of {length} ids at most {most}"
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
@@ -92,7 +97,6 @@ def read_submission(path: str | os.PathLike, *, queries: int, gallery: int) -> R
         raise ValueError(
             f"{path}: has {len(lines)} lines, expected one a query: {queries}"
         )
-    length = min(LENGTH, gallery)
     ids = np.empty((queries, length), np.int32)
     for number, line in enumerate(lines, start=1):
         words = line.split()
@@ -102,8 +106,10 @@ def read_submission(path: str | os.PathLike, *, queries: int, gallery: int) -> R
             )
         stems = [word.removesuffix(".jpg") for word in words]
         for word, stem in zip(words, stems, strict=True):
-            if not (stem.isascii() and stem.isdigit()):
-                raise ValueError(f"{path}: line {number}: expected an id, got {word!r}")
+            if not (stem.isascii() and stem.isdigit() and len(stem) < 19):
+                raise ValueError(
+                    f"{path}: line {number}: expected an id, got {word[:40]!r}"
+                )
         row = np.array([int(stem) for stem in stems])
         _check_line(row, gallery, f"{path}: line {number}", first=1)
         ids[number - 1] = row - 1
@@ -131,12 +137,9 @@ def read_ranking(
             refuses.
     """
     path = Path(path)
-    if path.suffix != ".npy" or not path.is_file():
+    if path.suffix != ".npy":
         return read_submission(path, queries=queries, gallery=gallery)
-    try:
-        distances = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a plain array: {error}") from None
+    distances = read_npy(path, "ranking")
     if distances.shape != (queries, gallery):
         raise ValueError(
             f"{path}: expected distances [{queries}, {gallery}], got {distances.shape}"

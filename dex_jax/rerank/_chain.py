@@ -210,9 +210,14 @@ class Pipeline:
         return max(step.width(size) for step in (*self.expand, self.rank))
 
     def _check_order(self) -> None:
-        """Refuses, with `top`, a step on all scores behind one on the best alone."""
+        """Refuses, with `top`, steps on all scores where the best alone are known."""
         kept = False
         for step in self.refine:
+            if step.pairwise is None and step.ranking is None:
+                raise ValueError(
+                    f"top: {step} needs all scores; leave top out and pass the scores "
+                    "to top_k"
+                )
             if kept and step.pairwise is not None:
                 raise ValueError(
                     f"top: {step.name} needs all scores, it cannot follow tracklet; "

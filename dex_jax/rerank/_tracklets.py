@@ -16,6 +16,7 @@ from jax.sharding import Sharding
 
 from dex_jax._checks import (
     ArrayLike,
+    check_choice,
     check_ids,
     host_value,
     is_concrete,
@@ -30,6 +31,8 @@ from dex_jax.rerank._embeddings import Ranking, read_scores
 
 # Bits of the smallest normal float32: XLA may flush smaller numbers to zero.
 _TINY = 0x00800000
+# Of the images of a tracklet that is pulled in.
+ORDERS = ("gallery", "score")
 # In sets of more images than this, one tracklet of more than half of them is noted.
 _FEW = 10
 
@@ -251,14 +254,17 @@ def check_shares(shares: jax.Array | None, tracklets: Tracklets) -> jax.Array | 
 
 
 @on_any_mesh
-def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
+def tracklet_pull_in(
+    scores: ArrayLike, tracklet_ids: ArrayLike, *, order: str = "gallery"
+) -> jax.Array:
     """Pulls whole tracklets into a ranking ("+Tracklet" of Table 6).
 
-    Going down the ranking, the first image of a tracklet not yet seen is followed by
-    all other images of it, in gallery order. Every image gets the best score of its
-    tracklet; tracklets of equal best score are separated by the smallest steps of
-    float32, so that sorting the result gives exactly that list. Can be differentiated
-    in `scores`: each image has the derivative of its tracklet's best one.
+    Going down the ranking, the place of the first image of a tracklet not yet seen is
+    taken by all images of it, in gallery order: that first image itself may move back
+    within them, and what stood behind it moves back behind them. Every image gets the
+    best score of its tracklet; tracklets of equal best score are separated by the
+    smallest steps of float32, so that sorting the result gives exactly that list. Can
+    be differentiated in `scores`: each image has the derivative of its tracklet's best.
 
     Args:
         scores: `[Q, G]` real numbers, larger is better, finite or -inf, read as
@@ -266,13 +272,16 @@ def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
         tracklet_ids: `[G]` integers or text, equal for images of one track; an image of
             -1 (as text "-1" or "") has no track and stays alone. A warning says where
             more than half of the images are one tracklet.
+        order: of the images of a tracklet: "gallery", as in the paper's lists, or
+            "score", best first, those of equal score in gallery order. The images are
+            then separated by the smallest steps of float32, too.
 
     Returns:
         Scores `[Q, G]` float32.
 
     Raises:
         ValueError: scores of another rank, that are NaN or no real numbers or that
-            float32 cannot hold; ids of another length or type.
+            float32 cannot hold; ids of another length or type; an unknown order.
 
     Example:
         >>> import jax.numpy as jnp
@@ -280,13 +289,16 @@ def tracklet_pull_in(scores: ArrayLike, tracklet_ids: ArrayLike) -> jax.Array:
         >>> tracklet_pull_in(scores, jnp.array([8, 5, 8, 5]))
         Array([[0.9, 0.5, 0.9, 0.5]], dtype=float32)
     """
+    check_choice(order, "order", ORDERS)
     read = read_scores(scores, "scores")
     ids = check_ids(tracklet_ids, "tracklet_ids", size=read.shape[1])
-    return pull_in_scores(read, group_tracklets(ids))
+    return pull_in_scores(read, group_tracklets(ids), order=order)
 
 
-@jax.jit
-def pull_in_scores(scores: jax.Array, tracklets: Tracklets) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="order")
+def pull_in_scores(
+    scores: jax.Array, tracklets: Tracklets, *, order: str = "gallery"
+) -> jax.Array:
     """`tracklet_pull_in` for grouped tracklets, one query at a time in blocks."""
     T, G = tracklets.counts.shape[0], scores.shape[1]
     index = jnp.arange(G, dtype=jnp.int32)
@@ -296,6 +308,10 @@ def pull_in_scores(scores: jax.Array, tracklets: Tracklets) -> jax.Array:
         # The first of a tracklet's best images orders tracklets of equal score.
         leads = row == best[tracklets.labels]
         leader = jax.ops.segment_min(jnp.where(leads, index, G), tracklets.labels, T)
+        if order == "score":
+            key = -best[tracklets.labels], leader[tracklets.labels], -row
+            down, *_, image = lax.sort((*key, index), num_keys=4)
+            return jnp.zeros(G, jnp.float32).at[image].set(separate(-down, index))
         # Tracklets beyond the last one, which have no image, go last.
         best = jnp.where(tracklets.counts > 0, best, -jnp.inf)
         down, _, ranked = lax.sort(
@@ -342,6 +358,8 @@ def pull_in_ranking(
     ranking: Ranking, tracklets: Tracklets, *, top: int | None = None
 ) -> Ranking:
     """`tracklet_pull_in` of a ranking `[Q, K]`: the first K of the list, or `top`.
+
+    In gallery order alone: the scores of images behind the first K are not known.
 
     The first K images are enough: their tracklets hold at least these K images, and all
     of them stand in front of any tracklet that first appears later. Images masked by

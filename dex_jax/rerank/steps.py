@@ -23,7 +23,7 @@ from dex_jax.neighbors._split import repeat_last
 from dex_jax.rerank import _database_augmentation as augmentation
 from dex_jax.rerank import _diffusion as graph_diffusion
 from dex_jax.rerank import _k_reciprocal as reciprocal
-from dex_jax.rerank._embeddings import read_scores, search_pair
+from dex_jax.rerank._embeddings import Ranking, read_scores, search_pair
 from dex_jax.rerank._fusion import (
     bias_tile,
     cosine_scan,
@@ -53,6 +53,7 @@ from dex_jax.rerank._query_expansion import (
 )
 from dex_jax.rerank._scan import Scan
 from dex_jax.rerank._tracklets import (
+    ORDERS,
     averaged,
     check_shares,
     pull_in_ranking,
@@ -317,19 +318,27 @@ def tracklet_k_reciprocal(
 
 
 @noted
-def tracklet() -> Refine:
+def tracklet(*, order: str = "gallery") -> Refine:
     """Pulls whole tracklets into the ranking ("+Tracklet"); see `tracklet_pull_in`.
 
-    Needs tracklet ids.
+    Needs tracklet ids; with `order="score"` also all scores, so no `top`.
 
     Example:
-        >>> tracklet()
-        tracklet
+        >>> tracklet(), tracklet(order="score")
+        (tracklet, tracklet(order=score))
     """
+    check_choice(order, "order", ORDERS)
+
+    def scores(scores: jax.Array, state: State) -> jax.Array:
+        return pull_in_scores(scores, known(state.tracklets), order=order)
+
+    def ranking(ranking: Ranking, state: State) -> Ranking:
+        return pull_in_ranking(ranking, known(state.tracklets))
+
     return Refine(
         "tracklet",
-        scores=lambda scores, state: pull_in_scores(scores, known(state.tracklets)),
-        ranking=lambda ranking, state: pull_in_ranking(ranking, known(state.tracklets)),
+        scores=scores,
+        ranking=ranking if order == "gallery" else None,
         needs_tracklets=True,
     )
 

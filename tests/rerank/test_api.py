@@ -25,7 +25,7 @@ CONTRACT = {
         "query, gallery, *, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, "
         "solver='power', initial='y', k_max=None, k_query_max=None, remat=False"
     ),
-    "tracklet_pull_in": "scores, tracklet_ids",
+    "tracklet_pull_in": "scores, tracklet_ids, *, order='gallery'",
     "tracklet_means": "gallery, tracklet_ids, *, weights=None",
     "tracklet_k_reciprocal": (
         "query, gallery, tracklet_ids, *, k1=7, k2=2, lambda_=0.6, k1_max=None, "
@@ -52,7 +52,7 @@ STEPS = {
         "*, k=50, k_query=25, alpha=0.95, gamma=3.0, iterations=25, solver='power', "
         "initial='y', k_max=None, k_query_max=None, remat=False"
     ),
-    "tracklet": "",
+    "tracklet": "*, order='gallery'",
     "side_bias": "query_side, gallery_side, *, weight",
     "same_camera": "query_cameras, gallery_cameras, *, penalty=inf",
     "add_scores": "scores, *, weight=1.0",

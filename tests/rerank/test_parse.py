@@ -53,6 +53,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     **dict.fromkeys(("k", "k_query", "k1", "k2", "iterations"), COUNTS),
     **dict.fromkeys(("alpha", "gamma", "lambda_"), NUMBERS | st.integers(0, 0)),
     "gamma": NUMBERS | st.floats(0, 1e38) | st.integers(0, 10**18 - 1),
+    "order": st.sampled_from(["gallery", "score"]),
     "within": st.sampled_from(["index", "similarity"]),
     "include_self": st.sampled_from(["plus", "top_k"]),
     "initial": st.sampled_from(["y", "zero"]),

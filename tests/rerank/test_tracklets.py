@@ -163,6 +163,52 @@ def test_pull_in_by_hand():
     np.testing.assert_array_equal(scores, np.array([[0.9, 0.5, 0.9, 0.5]], np.float32))
 
 
+@pytest.mark.quick
+def test_pull_in_by_score_by_hand():
+    # The list 2 (track 8), 1 (5), 3 (5), 0 (8): each track stays as it was ordered.
+    scores = jnp.array([[0.1, 0.5, 0.9, 0.2]])
+    pulled = tracklet_pull_in(scores, jnp.array([8, 5, 8, 5]), order="score")
+    assert top_k(pulled, k=4).ids.tolist() == [[2, 0, 1, 3]]
+    np.testing.assert_allclose(pulled, [[0.9, 0.5, 0.9, 0.5]], rtol=1e-6)
+    with pytest.raises(ValueError, match="order: expected one of 'gallery', 'score'"):
+        tracklet_pull_in(scores, jnp.array([8, 5, 8, 5]), order="rank")
+
+
+@pytest.mark.quick
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_pull_in_by_score_is_the_walk(seed):
+    scores = _scores(seed)
+    scores[:, seed % G] = -np.inf
+    tracks = clusters(seed)[2]
+    pulled = tracklet_pull_in(scores, tracks, order="score")
+    raw = np.where(np.abs(scores) < np.finfo(np.float32).tiny, 0, scores)
+    for row, values in zip(raw, np.asarray(pulled), strict=True):
+        order = ranked(row)
+        walk = pulled_in(order, tracks)
+        # The same tracklets at the same places; inside each, the order of the ranking.
+        place = {image: rank for rank, image in enumerate(order)}
+        track = [(t, -1) if t != -1 else (-1, i) for i, t in enumerate(tracks)]
+        start = {track[image]: walk.index(image) for image in reversed(walk)}
+        keys = {image: (start[track[image]], place[image]) for image in walk}
+        expected = sorted(walk, key=keys.__getitem__)
+        masked = [i for i in expected if values[i] == -np.inf]
+        found = [i for i in ranked(values) if values[i] > -np.inf]
+        assert found == [i for i in expected if i not in masked]
+    again = tracklet_pull_in(pulled, tracks, order="score")
+    np.testing.assert_array_equal(again, pulled)
+
+
+def test_pull_in_by_score_needs_all_scores():
+    embeddings = Embeddings(QUERY, GALLERY, TRACKS)
+    pipeline = parse("dex,tracklet(order=score)")
+    scores = parse("dex")(embeddings)
+    expected = tracklet_pull_in(scores, TRACKS, order="score")
+    np.testing.assert_array_equal(pipeline(embeddings), expected)
+    with pytest.raises(ValueError, match=r"top: tracklet\(order=score\) needs all sc"):
+        pipeline(embeddings, top=5)
+
+
 def _scores(seed: int) -> np.ndarray:
     """Few different values, zeros of both signs among them: ties everywhere."""
     rng = np.random.default_rng(seed)
