@@ -34,13 +34,13 @@ MISTAKES = (
 )
 # Flags that another one leaves without effect, and flags that belong to another one.
 IDLE = {
-    "score": "rerank submission sweep explain export out force brief",
+    "score": "sweep explain export out brief",
     "embeddings": "workdir which split scales flip batch_size on_bad_image",
 }
 OWNERS = {
     "num_query": "embeddings",
     "images": "embeddings",
-    "data": "embeddings",
+    "data": "embeddings or score",
     "root": "data",
     "option": "data",
 }
@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(flags: argparse.Namespace) -> None:
     """The story of one evaluation."""
     check_flags(flags)
+    if flags.score:
+        score(flags)
+        return
+    flags.rerank = "table6" if flags.rerank is None else flags.rerank
     table = evaluation.rows_for(flags.rerank)
     named = flags.rerank in evaluation.TABLES
     rerank = flags.rerank if named else table.rows[-1].pipeline
@@ -70,15 +74,7 @@ def evaluate(flags: argparse.Namespace) -> None:
         grid = evaluation.read_sweep(flags.sweep, rerank)
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
-    protocol = evaluation.changed_protocol(
-        source.protocol,
-        remove_same_camera=flags.same_camera,
-        top=flags.top,
-        ap_denominator=flags.ap_denominator,
-    )
-    if flags.score:
-        score(flags, source, protocol)
-        return
+    protocol = asked_protocol(flags, source.protocol)
     name = evaluation.report_name(rerank, flags.sweep)
     folder = flags.out or Path("reports") / source.name / name
     report.check_folder(folder, force=flags.force)
@@ -108,7 +104,12 @@ def evaluate(flags: argparse.Namespace) -> None:
         results=results,
         images=source.images,
         facts=source.facts,
-        notes=(*source.notes, *notes, *evaluation.tracklet_notes(file, rows)),
+        notes=(
+            *source.notes,
+            *notes,
+            *evaluation.tracklet_notes(file, rows),
+            *evaluation.self_match_notes(file, protocol),
+        ),
         sweep=evaluation.sweep(file, grid, protocol) if grid else None,
         explained=explained,
     )
@@ -119,18 +120,36 @@ def evaluate(flags: argparse.Namespace) -> None:
     print(f"report in {time.perf_counter() - start:.0f} s: {folder / page}")
 
 
-def score(
-    flags: argparse.Namespace, source: evaluation.Source, protocol: data.Protocol
-) -> None:
-    """Scores somebody's ranked lists against the labels."""
-    # A submission ranks the one gallery it was written for.
-    protocol = dataclasses.replace(protocol, draws=1)
-    print(protocol.describe())
-    file = source.embeddings(None)
-    ranking = evaluation.read_ranking(
-        flags.score, queries=len(file.query_names), gallery=len(file.gallery_names)
+def score(flags: argparse.Namespace) -> None:
+    """Scores somebody's ranked lists against labels alone."""
+    order = evaluation.pull_in_order(flags.rerank)
+    if flags.submission and order is None:
+        raise ValueError("--submission: with --score, needs --rerank tracklet")
+    if flags.data and not flags.embeddings:
+        found = load_data(flags)
+        labels, protocol = evaluation.data_labels(found), found.protocol
+    else:
+        source = open_source(flags)
+        labels, protocol = source.labels(), source.protocol
+    for line in evaluation.score_file(
+        flags.score,
+        labels,
+        asked_protocol(flags, protocol),
+        order=order,
+        submission=flags.submission,
+    ):
+        print(line)
+
+
+def asked_protocol(flags: argparse.Namespace, protocol: data.Protocol) -> data.Protocol:
+    """The data set's protocol with what the flags ask for instead."""
+    return evaluation.changed_protocol(
+        protocol,
+        remove_same_camera=flags.same_camera,
+        top=flags.top,
+        ap_denominator=flags.ap_denominator,
+        leave_one_out=flags.leave_one_out or None,
     )
-    print(f"{flags.score}: {evaluation.score(ranking, file, protocol).line()}")
 
 
 def open_source(flags: argparse.Namespace) -> evaluation.Source:
@@ -146,20 +165,24 @@ def open_source(flags: argparse.Namespace) -> evaluation.Source:
             batch_size=flags.batch_size,
             on_bad_image=flags.on_bad_image,
         )
-    labels = None
-    if flags.data is not None:
-        options = data.read_options(flags.option, flags=("root",))
-        try:
-            labels = data.load(flags.data, root=flags.root, **options)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; --root DIR says where it lies") from None
+    labels = load_data(flags) if flags.data else None
     return evaluation.EmbeddingSource(
         flags.embeddings,
         num_query=flags.num_query,
         images=flags.images,
         method=flags.fuse,
         data=labels,
+        leave_one_out=flags.leave_one_out,
     )
+
+
+def load_data(flags: argparse.Namespace) -> data.ReidData:
+    """The data set of `--data`."""
+    options = data.read_options(flags.option, flags=("root",))
+    try:
+        return data.load(flags.data, root=flags.root, **options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; --root DIR says where it lies") from None
 
 
 def check_flags(flags: argparse.Namespace) -> None:
@@ -172,10 +195,13 @@ def check_flags(flags: argparse.Namespace) -> None:
         report.check_file(flags.export, "--export", suffix=".npz")
     if flags.submission:
         report.check_file(flags.submission, "--submission")
-    for name, owner in OWNERS.items():
-        if getattr(flags, name) not in (None, []) and not getattr(flags, owner):
-            raise ValueError(f"--{name}: belongs to --{owner}, which is not given")
-    flags.rerank = "table6" if flags.rerank is None else flags.rerank
+    for name, owners in OWNERS.items():
+        given = any(getattr(flags, owner) for owner in owners.split(" or "))
+        if getattr(flags, name) not in (None, []) and not given:
+            raise ValueError(
+                f"--{name}: belongs to --{owners.replace(' or ', ' or --')}, which is "
+                "not given"
+            )
     if flags.same_camera is not None:
         flags.same_camera = flags.same_camera == "remove"
 
@@ -206,6 +232,8 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--images", type=Path, help="folder of the images an embeddings file names")
     rules = ("remove", "keep")
     add("--same_camera", choices=rules, help="default: the data set's rule")
+    own = "leave each query's own image out; an array [N, D] is both sides"
+    add("--leave_one_out", action="store_true", help=own)
     add("--top", type=int, help="cut the lists; default: the data set's rule")
     divisors = ("positives", "min")
     add("--ap_denominator", choices=divisors, help="default: the data set's")
@@ -214,7 +242,8 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--brief", action="store_true", help="report.json and CSV alone, no figures")
     add("--export", type=Path, help="also write the embeddings file")
     add("--submission", type=Path, help="write AI City's track2.txt of the last chain")
-    add("--score", type=Path, help="only score a track2.txt or a distance matrix .npy")
+    only = "only score a track2.txt or a distance matrix .npy; labels are enough"
+    add("--score", type=Path, help=only)
     add("--sweep", help="'diffusion.alpha=0.9,0.95; diffusion.gamma=1,3': a grid")
     add("--explain", type=_words, default=[], help="queries (rows or names) to explain")
     return parser.parse_args(argv)

@@ -231,13 +231,13 @@ def check_memory(claimed: int) -> None:
 def _fill(array: np.ndarray, stream: IO[bytes], *, step: int = 1 << 20) -> None:
     """Reads an array's bytes in small parts, with no second copy of it."""
     if array.size:
-        target = memoryview(array.view(np.uint8))
+        target = array.view(np.uint8)
         done = 0
         while done < len(target):
             part = stream.read(min(step, len(target) - done))
             if not part:
                 raise ValueError(f"is cut short: {len(target)} bytes, {done} follow")
-            target[done : done + len(part)] = part
+            target[done : done + len(part)] = np.frombuffer(part, np.uint8)
             done += len(part)
     # The end of a zip's member is where its checksum is compared.
     if stream.read(1):

@@ -159,6 +159,8 @@ class Protocol:
             with one image of each identity.
         gallery_unit: what is ranked, "image" or "tracklet".
         draw_seed: of the random galleries.
+        leave_one_out: whether the gallery image of a query's own name is left out of
+            its ranking, where both sides hold the same pictures.
     """
 
     name: str
@@ -168,21 +170,26 @@ class Protocol:
     draws: int = 1
     gallery_unit: str = "image"
     draw_seed: int = 0
+    leave_one_out: bool = False
 
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise ValueError(f"name: expected a word, got {self.name!r}")
-        if not isinstance(self.remove_same_camera, bool):
-            raise ValueError(
-                "remove_same_camera: expected True or False, got "
-                f"{self.remove_same_camera!r}"
-            )
+        for rule in ("remove_same_camera", "leave_one_out"):
+            if not isinstance(getattr(self, rule), bool):
+                raise ValueError(
+                    f"{rule}: expected True or False, got {getattr(self, rule)!r}"
+                )
         if self.top is not None:
             check_count(self.top, "top")
         check_count(self.draws, "draws")
         check_count(self.draw_seed, "draw_seed", least=0, most=None)
         check_choice(self.ap_denominator, "ap_denominator", ("positives", "min"))
         check_choice(self.gallery_unit, "gallery_unit", ("image", "tracklet"))
+        if self.leave_one_out and self.gallery_unit == "tracklet":
+            raise ValueError(
+                "leave_one_out: leaves out an image, and gallery_unit ranks tracklets"
+            )
 
     def describe(self) -> str:
         """Says the protocol in one line.
@@ -199,6 +206,8 @@ class Protocol:
         )
         cut = "mAP" if self.top is None else f"mAP@{self.top}"
         parts = [f"same-camera images {same}", f"{cut} over {over}"]
+        if self.leave_one_out:
+            parts.insert(1, "each query's own image left out")
         if self.gallery_unit == "tracklet":
             parts.append("the gallery is ranked by tracklet")
         if self.draws > 1:

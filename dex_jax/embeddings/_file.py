@@ -163,13 +163,17 @@ class EmbeddingFile:
             >>> file.gallery_tracklet_ids().tolist()
             [8, 7, 9]
         """
-        size = len(self.gallery_names)
-        if self.gallery_tracklets is None:
-            return np.arange(size)
-        ids = self.gallery_tracklets.copy()
-        alone = np.flatnonzero(ids == -1)
-        ids[alone] = ids.max() + 1 + np.arange(len(alone))
-        return ids
+        return separate_tracklets(self.gallery_tracklets, len(self.gallery_names))
+
+
+def separate_tracklets(tracklets: np.ndarray | None, size: int) -> np.ndarray:
+    """Tracklet ids `[size]`, with a number of its own for each image that has none."""
+    if tracklets is None:
+        return np.arange(size)
+    ids = tracklets.copy()
+    alone = np.flatnonzero(ids == -1)
+    ids[alone] = ids.max(initial=-1) + 1 + np.arange(len(alone))
+    return ids
 
 
 def save(

@@ -99,7 +99,9 @@ def _read_every(path: Path) -> EmbeddingFile:
     fields = {"features": read_npy(path), **beside}
     if "names" not in fields:
         size = np.shape(fields["features"])[:1] or (0,)
-        fields["names"] = [f"image/{row + 1:06d}" for row in range(size[0])]
+        fields["names"] = np.array(
+            [f"image/{row + 1:06d}" for row in range(size[0])], "U"
+        )
     return _build(path, {f"{s}_{k}": v for k, v in fields.items() for s in SIDES})
 
 

@@ -14,7 +14,17 @@ try:
         extract,
         scaled_size,
     )
-    from dex_jax.evaluation._labels import counted_pairs, pair_scores, protocol_labels
+    from dex_jax.evaluation._given_lists import pull_in, pull_in_order, score_file
+    from dex_jax.evaluation._labels import (
+        Labelled,
+        Labels,
+        check_scorable,
+        counted_pairs,
+        data_labels,
+        pair_scores,
+        protocol_labels,
+        self_match_notes,
+    )
     from dex_jax.evaluation._paper import PAPER_DATA, TABLES, Row, Table, rows_for
     from dex_jax.evaluation._results import (
         Result,
@@ -58,6 +68,8 @@ __all__ = [
     "EmbeddingSource",
     "Grid",
     "Interval",
+    "Labelled",
+    "Labels",
     "Result",
     "Row",
     "RunSource",
@@ -68,9 +80,11 @@ __all__ = [
     "Verification",
     "camera_matrix",
     "changed_protocol",
+    "check_scorable",
     "code_version",
     "compare",
     "counted_pairs",
+    "data_labels",
     "describe",
     "describe_data",
     "extract",
@@ -81,6 +95,8 @@ __all__ = [
     "pair_scores",
     "paired_comparison",
     "protocol_labels",
+    "pull_in",
+    "pull_in_order",
     "rank_all",
     "read_ranking",
     "read_submission",
@@ -90,6 +106,8 @@ __all__ = [
     "run_row",
     "scaled_size",
     "score",
+    "score_file",
+    "self_match_notes",
     "shared_cache",
     "submit",
     "sweep",

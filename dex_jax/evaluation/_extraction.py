@@ -22,6 +22,7 @@ from dex_jax._checks import check_count, unit_rows
 from dex_jax.data import ReidData, ReidSplit
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation._cache import Cache, Descriptors, code_version, digest
+from dex_jax.evaluation._sources import label_words
 from dex_jax.pipeline import EvalBatch, eval_batches, normalize
 from dex_jax.rerank import fuse
 
@@ -231,7 +232,12 @@ def describe_data(
         query_tracklets=data.query.tracklets,
         gallery_tracklets=data.gallery.tracklets,
         normalized=True,
-        meta={"data": data.name, "source": data.source, "notes": list(data.notes)},
+        meta={
+            "data": data.name,
+            "source": data.source,
+            "notes": list(data.notes),
+            **label_words(data),
+        },
     )
     return file, query.seconds + gallery.seconds, query.reused and gallery.reused
 

@@ -13,7 +13,12 @@ from dex_jax.data import Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation._cameras import CameraMatrix, camera_matrix
 from dex_jax.evaluation._draws import further_draws
-from dex_jax.evaluation._labels import pair_scores, protocol_labels
+from dex_jax.evaluation._labels import (
+    Labelled,
+    check_scorable,
+    pair_scores,
+    protocol_labels,
+)
 from dex_jax.evaluation._paper import Row
 from dex_jax.evaluation._statistics import (
     Comparison,
@@ -252,9 +257,7 @@ def tracklet_notes(file: EmbeddingFile, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def score(
-    ranked: np.ndarray | Ranking, file: EmbeddingFile, protocol: Protocol
-) -> Scored:
+def score(ranked: np.ndarray | Ranking, file: Labelled, protocol: Protocol) -> Scored:
     """Scores lists under a protocol, and mAP over the first 100 beside it.
 
     Args:
@@ -266,6 +269,7 @@ def score(
         ValueError: no identities, cameras that the protocol needs are missing, or no
             query has a positive.
     """
+    check_scorable(file, protocol)
     labels = protocol_labels(file, protocol)
     if protocol.gallery_unit == "tracklet":
         units = by_tracklet(ranked, file)

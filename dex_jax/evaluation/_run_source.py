@@ -9,6 +9,7 @@ from dex_jax.data import Images
 from dex_jax.embeddings import EmbeddingFile, average
 from dex_jax.evaluation._cache import Cache
 from dex_jax.evaluation._extraction import describe_data, scaled_size
+from dex_jax.evaluation._labels import Labelled, data_labels
 from dex_jax.evaluation._paper import Row
 from dex_jax.evaluation._sources import scored_or_bare
 
@@ -114,6 +115,10 @@ class RunSource:
             joined = average(files, method=self._method, labels=labels)
             self._averaged[asked] = scored_or_bare(joined)
         return self._averaged[asked]
+
+    def labels(self) -> Labelled:
+        """Returns the data set's names and labels."""
+        return data_labels(self._data)
 
     def _one(self, number: int, scale: float) -> EmbeddingFile:
         if (number, scale) not in self._files:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dex_jax.data import ImageFiles, Images, Protocol, ReidData, ReidSplit
 from dex_jax.embeddings import EmbeddingFile, average, read
+from dex_jax.evaluation._labels import Labelled
 from dex_jax.evaluation._paper import Row
 
 
@@ -38,6 +39,10 @@ class Source(typing.Protocol):
         """Returns the descriptors at some scales; None: those of the command."""
         ...
 
+    def labels(self) -> Labelled:
+        """Returns names and labels; nothing is described for them."""
+        ...
+
 
 class EmbeddingSource:
     """Embeddings files of any framework, averaged if they are several (eq. 4).
@@ -57,8 +62,12 @@ class EmbeddingSource:
         images: Path | None = None,
         method: str = "sum",
         data: ReidData | None = None,
+        leave_one_out: bool = False,
     ):
-        files = [read(path, num_query=num_query) for path in paths]
+        files = [
+            read(path, num_query=num_query, leave_one_out=leave_one_out)
+            for path in paths
+        ]
         self._file = average(files, method=method, labels=[str(path) for path in paths])
         notes: tuple[str, ...] = ()
         if data is not None:
@@ -91,6 +100,10 @@ class EmbeddingSource:
     def embeddings(self, scales: tuple[float, ...] | None) -> EmbeddingFile:
         """Returns the file's descriptors."""
         del scales  # a file has scale 1 alone: `possible` drops rows with other scales
+        return self._file
+
+    def labels(self) -> Labelled:
+        """Returns the file's names and labels."""
         return self._file
 
 
@@ -139,8 +152,22 @@ def with_labels(file: EmbeddingFile, data: ReidData, *, called: str) -> Embeddin
         "names": "those of the data set",
         "notes": list(data.notes),
         "protocol": asdict(data.protocol),
+        **label_words(data),
     }
     return replace(file, **labels, meta=meta)
+
+
+def label_words(data: ReidData) -> dict[str, dict[str, list[str]]]:
+    """The words behind a data set's numbers, as `EmbeddingFile.meta` has them."""
+    words = {
+        kind: list(names)
+        for kind, names in (
+            ("identities", data.identity_names),
+            ("cameras", data.camera_names),
+        )
+        if names
+    }
+    return {"words": words} if words else {}
 
 
 def _stored_protocol(file: EmbeddingFile, path: Path) -> Protocol:

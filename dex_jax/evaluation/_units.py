@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dex_jax.embeddings import EmbeddingFile
+from dex_jax.embeddings import separate_tracklets
+from dex_jax.evaluation._labels import Labelled
 from dex_jax.rerank import Ranking
 
 
@@ -22,7 +23,7 @@ class Units(NamedTuple):
     member: np.ndarray
 
 
-def by_tracklet(ranked: np.ndarray | Ranking, file: EmbeddingFile) -> Units:
+def by_tracklet(ranked: np.ndarray | Ranking, file: Labelled) -> Units:
     """Reduces scores `[Q, G]` to scores of tracklets (VeRi-776 image-to-track).
 
     Args:
@@ -37,9 +38,8 @@ def by_tracklet(ranked: np.ndarray | Ranking, file: EmbeddingFile) -> Units:
             "protocol: ranks tracklets, which needs the scores of all gallery images, "
             "not a list of the first"
         )
-    _, first, of = np.unique(
-        file.gallery_tracklet_ids(), return_index=True, return_inverse=True
-    )
+    tracklets = separate_tracklets(file.gallery_tracklets, len(file.gallery_names))
+    _, first, of = np.unique(tracklets, return_index=True, return_inverse=True)
     order = np.argsort(first)
     scores = np.empty((len(ranked), len(first)), ranked.dtype)
     images = np.empty(scores.shape, np.int64)
