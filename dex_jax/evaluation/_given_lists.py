@@ -97,7 +97,7 @@ def pull_in(
     Example:
         >>> ranking = Ranking(np.array([[2, 0]]), np.array([[0.9, 0.1]]))
         >>> pull_in(ranking, np.array([7, 5, 7, 5]))
-        array([[ 0., -inf,  0., -inf]], dtype=float32)
+        array([[  0., -inf,   0., -inf]], dtype=float32)
     """
     if isinstance(ranked, Ranking):
         ids = np.asarray(ranked.ids)
