@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dex_jax.losses import batch_hard_triplet
+from dex_jax.losses import batch_hard_triplet, hardest_distances
 
 CASES = (
     "all_easy_d10",
@@ -29,6 +29,20 @@ def test_arithmetic_by_hand():
     np.testing.assert_allclose(
         batch_hard_triplet(x, labels, margin=None), soft, rtol=1e-6
     )
+
+
+@pytest.mark.quick
+def test_the_farthest_positive_and_the_nearest_negative_by_hand():
+    # On a line: 0, 1, 5 of identity 0 and 6, 8, 20 of identity 1, as they come.
+    x = jnp.array([[0.0], [6.0], [1.0], [20.0], [5.0], [8.0]])
+    labels = jnp.array([0, 1, 0, 1, 0, 1])
+    farthest = [5.0, 14.0, 4.0, 14.0, 5.0, 12.0]
+    nearest = [6.0, 1.0, 5.0, 15.0, 1.0, 3.0]
+    positive, negative = hardest_distances(x, labels)
+    np.testing.assert_allclose(positive, farthest)
+    np.testing.assert_allclose(negative, nearest)
+    terms = np.maximum(np.subtract(farthest, nearest) + 1.2, 0)
+    np.testing.assert_allclose(batch_hard_triplet(x, labels), terms.mean(), rtol=1e-6)
 
 
 def _sum_over_duplicates(gradient: np.ndarray, x: np.ndarray) -> np.ndarray:
