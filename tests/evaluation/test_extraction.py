@@ -99,6 +99,12 @@ def test_scales_are_averaged_or_put_side_by_side():
     np.testing.assert_allclose(
         wide, np.concatenate([small, large], axis=1) / np.sqrt(2), atol=1e-6
     )
+    # Side by side in the order that was asked for, not in that of their sizes.
+    options["scales"] = (1.1, 1.0)
+    fallen = extract(APPLY, split, method="concat", **options)
+    np.testing.assert_allclose(
+        fallen, np.concatenate([large, small], axis=1) / np.sqrt(2), atol=1e-6
+    )
 
 
 def test_flip_averages_the_mirror_image():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dex_jax.data import Protocol
+from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation import (
     TABLES,
     Row,
@@ -56,6 +57,50 @@ def test_a_row_is_scored_by_its_protocol(file, remove):
     )
     # No list is longer than 100 and no query has more positives.
     assert result.scored.map_at_100["min"] == pytest.approx(slow.mean(), rel=1e-6)
+
+
+def test_lists_are_cut_at_100_by_hand():
+    """One query; 150 of 300 images are of its vehicle, and stand in front."""
+    angles = np.linspace(0, 1, 300)
+    file = EmbeddingFile(
+        np.array([[1.0, 0.0]], np.float32),
+        np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32),
+        ("q",),
+        tuple(f"{i}" for i in range(300)),
+        query_identities=np.array([1]),
+        gallery_identities=np.repeat([1, 2], 150),
+    )
+    scores = file.query_features @ file.gallery_features.T
+    found = score(scores, file, Protocol("whole"))
+    assert found.mean_ap == pytest.approx(1)
+    assert found.map_at_100["positives"] == pytest.approx(100 / 150)
+    assert found.map_at_100["min"] == pytest.approx(1)
+    for top, denominator, expected in (
+        (100, "positives", 100 / 150),
+        (100, "min", 1),
+        (30, "positives", 30 / 150),
+        (30, "min", 1),
+    ):
+        protocol = Protocol("cut", top=top, ap_denominator=denominator)
+        found = score(scores, file, protocol)
+        assert found.mean_ap == pytest.approx(expected)
+        assert found.map_at_100["positives"] == pytest.approx(100 / 150)
+    # The same vehicle behind: ranks 151 to 300.
+    found = score(-scores, file, Protocol("whole"))
+    assert found.map_at_100 == {"positives": 0, "min": 0} and found.mean_ap > 0.3
+
+
+def test_junk_has_no_part_in_the_camera_matrix(protocol):
+    file = make_file()
+    assert file.gallery_identities is not None and file.gallery_cameras is not None
+    file.gallery_identities[[3, 12, 21, 30, 39, 48]] = -1  # at camera 1
+    scores = np.asarray(rank_all(file, chain())[0]).copy()
+    scores[:, file.gallery_identities == -1] = 2  # in front of all others
+    found = camera_matrix(scores, file, protocol)
+    assert found is not None
+    for column in (1, 2):
+        slow = slow_precisions(scores, file, protocol, cameras=column)
+        assert found.mean_ap[0, column] == pytest.approx(slow.mean(), rel=1e-6)
 
 
 def test_junk_is_never_scored(protocol):

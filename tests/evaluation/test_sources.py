@@ -14,6 +14,7 @@ from dex_jax import runs
 from dex_jax.data import Protocol, ReidData, ReidSplit
 from dex_jax.embeddings import save
 from dex_jax.evaluation import TABLES, EmbeddingSource, RunSource, _run_source
+from dex_jax.pipeline import normalize
 from tests.evaluation.example import make_file
 
 
@@ -69,6 +70,33 @@ def test_an_ensemble_averages_unit_vectors(workdirs, capsys):
     # The third source found what the first two had described.
     assert capsys.readouterr().out.count("reusing") == 4
     assert len(list((workdirs[0] / "embeddings").iterdir())) == 2
+
+
+def left_half(weights, images):
+    """A network that sees the left half alone, so that a mirror image differs."""
+    return images[:, :, :4].mean(axis=(1, 2)) @ weights
+
+
+def test_flip_is_the_mean_of_both_sides_by_hand(workdirs, monkeypatch):
+    load_run = _run_source.runs.load_run
+
+    def one_sided(workdir, *, which):
+        run = load_run(workdir, which=which)
+        return replace(run, apply=Partial(left_half, *run.apply.args))
+
+    monkeypatch.setattr(_run_source.runs, "load_run", one_sided)
+    plain = RunSource(workdirs[:1]).embeddings(None)
+    flipped = RunSource(workdirs[:1], flip=True).embeddings(None)
+    pixels = normalize(np.asarray(make_data().query.images))
+    weights = np.random.default_rng(1).normal(size=(3, 3))
+    sides = [np.asarray(pixels)[:, :, half].mean((1, 2)) @ weights
+             for half in (slice(4), slice(4, None))]  # fmt: skip
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    mean = (unit[0] + unit[1]) / 2
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(plain.query_features, unit[0], atol=1e-5)
+    np.testing.assert_allclose(flipped.query_features, mean, atol=1e-5)
+    assert np.abs(mean - unit[0]).max() > 1e-2
 
 
 def test_memory_is_kept_while_images_are_described(workdirs, monkeypatch):

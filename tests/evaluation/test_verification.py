@@ -29,6 +29,9 @@ def test_suggestion_rests_on_ten_false_matches(rng):
     scores = rng.normal(size=20000)
     assert verify(scores[:5], scores).suggested_rate == 0.001  # 20 of 20,000
     assert verify(scores[:5], scores[:1500]).suggested_rate == 0.01
+    # Exactly ten of 10,000 are enough, nine of 9,999 are not.
+    assert verify(scores[:5], scores[:10_000]).suggested_rate == 0.001
+    assert verify(scores[:5], scores[:9_999]).suggested_rate == 0.01
     assert verify(scores[:5], scores[:20]).suggested_rate == 0.1
 
 
