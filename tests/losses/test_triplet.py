@@ -45,6 +45,19 @@ def test_the_farthest_positive_and_the_nearest_negative_by_hand():
     np.testing.assert_allclose(batch_hard_triplet(x, labels), terms.mean(), rtol=1e-6)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("margin", [0.3, None])
+def test_normalize_scales_rows_to_length_one(rng, margin):
+    x = rng.normal(size=(6, 5)).astype(np.float32)
+    labels = jnp.array([0, 0, 1, 1, 2, 2])
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        batch_hard_triplet(x, labels, margin=margin, normalize=True),
+        batch_hard_triplet(unit, labels, margin=margin),
+        rtol=1e-5,
+    )
+
+
 def _sum_over_duplicates(gradient: np.ndarray, x: np.ndarray) -> np.ndarray:
     groups = np.unique(x, axis=0, return_inverse=True)[1].reshape(-1)
     return np.stack([gradient[groups == g].sum(0) for g in np.unique(groups)])

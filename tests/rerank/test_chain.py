@@ -79,6 +79,24 @@ def test_steps_alone():
 
 
 @pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("top", [7, G])
+def test_masked_images_come_last_as_minus_infinity(name, top):
+    """All but five images are of the query's camera, and masked."""
+    step, function = RANKS[name]
+    gallery_cameras = np.zeros(G, int)
+    gallery_cameras[[1, 4, 8, 20, 33]] = 1
+    masked = steps.same_camera(np.zeros(Q, int), gallery_cameras, penalty=np.inf)
+    best = chain(step, masked)(EMBEDDINGS, top=top)
+    scores = np.asarray(function(QUERY, GALLERY))
+    for row, ids, values in zip(scores, best.ids, best.scores, strict=True):
+        seen = sorted([1, 4, 8, 20, 33], key=lambda i: (-row[i], i))
+        np.testing.assert_allclose(values[:5], row[seen], atol=1e-5)
+        np.testing.assert_array_equal(values[5:], -np.inf)
+        rest = [i for i in range(G) if i not in seen]
+        assert ids[5:].tolist() == rest[: top - 5]
+
+
+@pytest.mark.parametrize("name", RANKS)
 def test_side_facts_in_a_chain(name):
     step, function = RANKS[name]
     side = QUERY[:, :3], GALLERY[:, :3]

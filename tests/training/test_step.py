@@ -14,6 +14,7 @@ from dex_jax import models, training
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._resnet import resnet_plan
 from dex_jax.models._start import initialise
+from dex_jax.pipeline import normalize
 from tests.compilation import optimised
 
 # Fixtures are compiled steps: on one worker, each is compiled once.
@@ -205,6 +206,36 @@ def test_meshes_give_the_losses_and_statistics_of_one_device(
         whole = training.local_copy(state.stats, mesh)
         assert relative_error(whole, after.stats) < 1e-4
     assert int(state.step) == 4
+
+
+def test_accumulation_takes_the_mean_of_the_halves(network, batch):
+    """Gradient descent of rate 1: what the weights lose is the gradient."""
+    still = dict.fromkeys(("flip", "contrast", "brightness", "erase"), 0.0)
+    schedule = optax.constant_schedule(1.0)
+    step = training.train_step(
+        network, optax.sgd(schedule), schedule,
+        seed=7, augmentation=still, loss={}, accumulate=2,
+    )  # fmt: skip
+    state = training.init_state(network, optax.sgd(schedule))
+    after, figures = jax.jit(step)(state, *batch)
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        (embeddings, logits), _ = models.apply(
+            network.graphdef, params, network.stats, normalize(images), train=True
+        )
+        local = network.parts.num_local
+        return training.partition_loss(embeddings, logits, labels, local_parts=local)[0]
+
+    slope = jax.jit(jax.value_and_grad(loss))
+    halves = [slope(state.params, *(x[part] for x in batch))
+              for part in (slice(4), slice(4, None))]  # fmt: skip
+    gradient = jax.tree.map(lambda a, b: (a + b) / 2, halves[0][1], halves[1][1])
+    expected = jax.tree.map(lambda p, g: p - g, state.params, gradient)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-3, atol=1e-4)
+    mean = (halves[0][0] + halves[1][0]) / 2
+    np.testing.assert_allclose(figures["loss"], mean, rtol=1e-4)
+    norm = optax.tree.norm(gradient)
+    np.testing.assert_allclose(figures["gradient_norm"], norm, rtol=1e-3)
 
 
 def test_accumulation_and_moving_average(network, batch):
