@@ -58,7 +58,7 @@ def backbone(
         rngs: `nnx.Rngs` or a seed; equal seeds give equal values on every device. None
             leaves the module abstract (shapes alone).
         **options: of the family. ResNets: `cbam` ("blocks", "last", "none"), `pool`
-            ("padded", "ceil", "none"), `width`, `blocks`. EfficientNets:
+            ("padded", "ceil", "none"), `stem_relu`, `width`, `blocks`. EfficientNets:
             `stochastic_depth`, a rate; their training then needs a random `key`.
 
     Returns:

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import safetensors
 
+from dex_jax._checks import check_file
 from dex_jax.models._pickle import (
     LONGEST,
     Parameter,
@@ -27,6 +28,10 @@ from dex_jax.models._pickle import (
     shown,
     widen_bfloat16,
 )
+
+# Of tables inside tables: characters in front of a name, and names in all of them.
+LONGEST_PREFIX = 100
+MOST_NAMES = 100_000
 
 Memory = Callable[[Storage], bytes]
 
@@ -59,8 +64,9 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
     a file that asks for one, naming it. Sizes are checked before memory is taken.
 
     Args:
-        path: the file. Weights under `state_dict`, `model` and the like are found;
-            names are left as they are (`load_torch_weights` strips `module.`).
+        path: the file. Weights under `state_dict`, `model` and the like are found, and
+            under other words by their whole path, `teacher.conv1.weight`; names are
+            left as they are (`load_torch_weights` finds what stands before them).
 
     Returns:
         Arrays by name in the layout of PyTorch (convolutions OIHW); bfloat16 and
@@ -68,7 +74,8 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a checkpoint, damaged, without tensors, or refused.
+        ValueError: no plain file, not a checkpoint, damaged, without tensors, or
+            refused.
 
     Example:
         >>> import pathlib, tempfile
@@ -81,8 +88,9 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         {'fc.bias': array([0.5, 2. ], dtype=float32)}
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"path: there is no checkpoint {path}")
+    check_file(path, "checkpoint")
     try:
         # A map of the file never hands out more bytes than there are.
         with path.open("rb") as opened, _mapped(opened) as file:
@@ -286,10 +294,40 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _unwrapped(content: Any) -> Any:
-    """What is inside `state_dict` and the like; they may be nested twice."""
+    """What is inside `state_dict` and the like; they may be nested twice.
+
+    Where no such word is used, tables inside tables become one, their names joined by
+    dots: `{"teacher": {"conv1.weight": ...}}` holds `teacher.conv1.weight`.
+    """
     found = content
     # A wrapper is looked for first: there may be stray tensors beside the weights.
     for _ in range(3):
         inner = [found[w] for w in WRAPPERS if isinstance(found, Table) and w in found]
-        found = next((each for each in inner if isinstance(each, Table)), found)
-    return found
+        found = next((each for each in inner if _holds_tensors(each)), found)
+    return _flat(found) if isinstance(found, Table) else found
+
+
+def _holds_tensors(value: Any) -> bool:
+    kinds = Tensor | Parameter
+    return isinstance(value, Table) and any(
+        isinstance(each, kinds) for each in _flat(value).values()
+    )
+
+
+def _flat(table: Table) -> Table:
+    """One table of what stands in tables inside a table; each of them is taken once."""
+    flat, seen = Table(table), {id(table)}
+    pending = [("", table)]
+    for prefix, each in pending:
+        for key, value in each.items():
+            if isinstance(value, Table):
+                # Words in front of weights are short and few.
+                name = f"{prefix}{key}."
+                if id(value) not in seen and len(name) <= LONGEST_PREFIX:
+                    seen.add(id(value))
+                    pending.append((name, value))
+            elif prefix and isinstance(value, Tensor | Parameter):
+                flat[f"{prefix}{key}"] = value
+        if len(flat) > len(table) + MOST_NAMES:
+            raise RefusedError(f"it names more than {MOST_NAMES} tensors")
+    return flat

@@ -38,6 +38,7 @@ INERT = {
     "argparse.Namespace",
     "collections.Counter",
     "collections.defaultdict",
+    "collections.deque",
     "copyreg._reconstructor",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
@@ -45,8 +46,23 @@ INERT = {
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "torch.bfloat16",
     "torch.device",
+    "torch.float16",
+    "torch.float32",
     "yacs.config.CfgNode",
+    # Dictionaries of settings: Lightning's under its names of the years, and others'.
+    "addict.addict.Dict",
+    "easydict.EasyDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "mmcv.utils.config.ConfigDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
 }
 
 

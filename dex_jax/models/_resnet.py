@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from dex_jax._checks import check_choice, check_count
+from dex_jax._checks import check_choice, check_count, check_flag
 from dex_jax.models._chain import Plan, Unit, check_images
 from dex_jax.models._layers import (
     BatchNorm,
@@ -32,6 +32,7 @@ def resnet_plan(
     groups: int = 1,
     group_width: int = 64,
     pool: str = "padded",
+    stem_relu: bool = True,
     last_stride: int = 1,
     dtype: DTypeLike | None = None,
 ) -> Plan:
@@ -49,6 +50,8 @@ def resnet_plan(
         pool: max-pool of the stem: "padded" by one pixel; "ceil", unpadded with a last
             window that may run over the edge (Cadene's SE networks); "none", which
             keeps the map twice as large.
+        stem_relu: a ReLU between the stem's batch norm and its pool. Some networks of
+            re-identification were trained without one.
         last_stride: stride of the last stage, 1 (the habit of re-identification) or 2.
         dtype: type of the arithmetic, None for the input's.
     """
@@ -59,7 +62,9 @@ def resnet_plan(
         raise ValueError(f"last_stride: expected 1 or 2, got {last_stride!r}")
     if len(blocks) != 4:
         raise ValueError(f"blocks: expected four stages, got {blocks!r}")
-    units: list[Unit] = [("stem", partial(Stem, width, pool=pool, dtype=dtype))]
+    check_flag(stem_relu, "stem_relu")
+    make_stem = partial(Stem, width, pool=pool, relu=stem_relu, dtype=dtype)
+    units: list[Unit] = [("stem", make_stem)]
     channels = width
     for stage, count in enumerate(blocks):
         check_count(count, f"blocks[{stage}]")
@@ -87,16 +92,18 @@ def resnet_plan(
 
 
 class Stem(nnx.Module):
-    """7 x 7 convolution of stride 2, batch norm, ReLU, max-pool."""
+    """7 x 7 convolution of stride 2, batch norm, ReLU (where asked), max-pool."""
 
-    def __init__(self, width: int, *, pool: str, dtype: DTypeLike | None):
+    def __init__(self, width: int, *, pool: str, relu: bool, dtype: DTypeLike | None):
         self.pool = pool
+        self.relu = relu
         self.conv1 = Conv(3, width, 7, stride=2, dtype=dtype)
         self.bn1 = BatchNorm(width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         check_images(x)
-        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x))
+        x = jax.nn.relu(x) if self.relu else x
         return x if self.pool == "none" else max_pool(x, ceil=self.pool == "ceil")
 
 

@@ -4,7 +4,9 @@ A dialect turns the path of a variable inside a `Chain`, with the position of it
 into its PyTorch name. A file's dialect is the one that most of its names belong to.
 """
 
+import re
 from collections.abc import Callable
+from functools import partial
 
 Path = tuple[str, ...]
 Dialect = Callable[[Path, int], str]
@@ -17,12 +19,22 @@ LEAVES = {
     "var": "running_var",
 }
 
-# Classifiers and counters of a PyTorch file that have no counterpart here.
-HEADS = ("fc.", "last_linear.", "_fc.", "classifier.")
+# What stands behind a backbone, by the first part of its name: classifiers, embeddings
+# and their batch norms, losses that learn, the image's mean. None of them changes the
+# feature map.
+HEADS = re.compile(
+    r"_?fc\d*|last_linear|\w*classif\w*|logits|heads?\w*|bottleneck\w*|bn_?neck\w*"
+    r"|feat|feat_\w+|feature_bn|embed\w*|reduction\w*|gem\w*|\w*pool\w*"
+    r"|pixel_mean|pixel_std|criterion\w*|\w*loss\w*|centers?|memory|queue\w*"
+)
 COUNTER = "num_batches_tracked"
 
-# What data-parallel and re-identification code puts before every name.
-PREFIXES = ("module.", "base.", "backbone.", "model.")
+
+def is_head(name: str) -> bool:
+    """Whether a tensor belongs behind a backbone, or is a counter of batches."""
+    first = name.partition(".")[0]
+    return name.endswith(COUNTER) or bool(len(first) < 100 and HEADS.fullmatch(first))
+
 
 CBAM = {
     ("cbam", "fc1"): "cbam.ChannelGate.mlp.1",
@@ -56,6 +68,15 @@ def torchvision(path: Path, position: int) -> str:
 def cadene(path: Path, position: int) -> str:
     """Cadene's SE networks (and timm's `legacy_` ones)."""
     return _resnet(path, stem="layer0.", se="se_module")
+
+
+def numbered(path: Path, position: int, *, first: int) -> str:
+    """A ResNet as an `nn.Sequential`, whose stages begin with number `first`."""
+    unit, _, rest = torchvision(path, position).partition(".")
+    stem = {"conv1": "0", "bn1": "1"}
+    if unit.startswith("layer"):
+        return f"{int(unit.removeprefix('layer')) - 1 + first}.{rest}"
+    return f"{stem.get(unit, unit)}.{rest}"
 
 
 LUKEMELAS = {
@@ -109,3 +130,9 @@ def timm_efficientnet(path: Path, position: int) -> str:
 
 RESNET: dict[str, Dialect] = {"torchvision": torchvision, "cadene": cadene}
 EFFICIENTNET: dict[str, Dialect] = {"lukemelas": lukemelas, "timm": timm_efficientnet}
+
+# Read but not written: a stem of conv, norm, ReLU, pool, and one without the ReLU.
+SEQUENTIAL: dict[str, Dialect] = {
+    "numbered": partial(numbered, first=4),
+    "numbered_without_relu": partial(numbered, first=3),
+}

@@ -68,12 +68,13 @@ def load_pretrained(network: Network, path: str | Path) -> tuple[Network, str]:
     report = models.load_torch_weights(model, models.read_torch_checkpoint(path))
     graphdef, params, stats = models.split(model)
     loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
+    _, *more = str(report).splitlines()
     told = (
         f"{Path(path).name}: {len(report.loaded)} tensors loaded by the names of "
         f"{report.dialect}, {len(report.missing)} missing, "
         f"{len(report.unexpected)} left over"
     )
-    return loaded, told
+    return loaded, "\n".join([told, *more])
 
 
 def check_image_size(network: Network, image_size: int) -> None:
