@@ -146,6 +146,8 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
 def _read_zip(file: IO[bytes], length: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
+        if len(entries) < len(archive.filelist):
+            raise RefusedError("the archive holds two files of one name")
         pickles = [name for name in entries if name.endswith("data.pkl")]
         if len(pickles) != 1:
             raise RefusedError(

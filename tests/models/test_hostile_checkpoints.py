@@ -185,6 +185,14 @@ def test_archives_that_lie_are_refused(tmp_path: Path):
         for root in "ab":
             archive.writestr(f"{root}/data.pkl", program)
     _refused(tmp_path / "two.pth", "2 files data.pkl, not one")
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(tmp_path / "twice.pth", "w") as archive,
+    ):
+        for content in (bytes(8), bytes(range(8))):
+            archive.writestr("a/data/0", content)
+        archive.writestr("a/data.pkl", program)
+    _refused(tmp_path / "twice.pth", "two files of one name")
     big = _zip(tmp_path / "locked.pth", program, **{"0": bytes(8)}).read_bytes()
     # Bit 0 of the flags, in both headers of the first member: encrypted.
     place = big.index(b"PK\x01\x02")
