@@ -63,6 +63,16 @@ INERT = {
     "lightning_fabric.utilities.data.AttributeDict",
     "mmcv.utils.config.ConfigDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
+    # Python's own types: of a set, of the values of a defaultdict, in settings.
+    *(
+        f"{module}.{name}"
+        for module in ("__builtin__", "builtins")
+        for name in (
+            *("bool", "bytearray", "complex", "dict", "float", "frozenset", "int"),
+            *("list", "long", "object", "range", "set", "slice", "str", "tuple"),
+            *("unicode", "xrange"),
+        )
+    ),
 }
 
 

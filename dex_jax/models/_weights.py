@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -18,6 +19,7 @@ from dex_jax.models._layers import BatchNorm
 from dex_jax.models._partition import PartitionNetwork
 from dex_jax.models._resnet import Stem
 from dex_jax.models._torch_names import (
+    COUNTER,
     EFFICIENTNET,
     RESNET,
     SEQUENTIAL,
@@ -49,7 +51,7 @@ class LoadReport(NamedTuple):
         if self.prefix:
             lines.append(f"prefix {self.prefix!r}")
         for kind in ("missing", "unexpected", "dropped"):
-            names = getattr(self, kind)
+            names = [n for n in getattr(self, kind) if not n.endswith(COUNTER)]
             if names:
                 lines.append(f"{len(names)} {kind}: {_some(names)}")
         return "\n".join([*lines, *self.notes])
@@ -71,7 +73,8 @@ def load_torch_weights(
     behind it, are dropped. In a partition network every branch gets its own copy.
 
     Args:
-        module: from `backbone` or `build`.
+        module: from `backbone` or `build`; where it is abstract (`rngs=None`), the
+            tensors are checked and it stays as it is.
         tensors: from `read_torch_checkpoint`.
         partial: accept tensors that belong to nothing, and parameters without a tensor.
             By default only CBAM parameters may be missing, so that a plain checkpoint
@@ -118,7 +121,7 @@ def load_torch_weights(
     if not partial:
         _refuse_other_architecture(report, tensors)
     for target, value in zip(targets, values, strict=True):
-        if value is not None:
+        if value is not None and isinstance(target.variable.get_value(), jax.Array):
             target.variable[...] = jnp.asarray(value, target.variable.dtype)
     return report
 

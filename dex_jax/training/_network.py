@@ -55,7 +55,7 @@ def load_pretrained(network: Network, path: str | Path) -> tuple[Network, str]:
     """Puts a PyTorch checkpoint's weights into the backbone.
 
     Args:
-        network: fresh from `build_network`.
+        network: fresh from `build_network`; one without values is only checked.
         path: a `.pth` or `.safetensors` file; read without running code from it.
 
     Returns:
@@ -65,7 +65,11 @@ def load_pretrained(network: Network, path: str | Path) -> tuple[Network, str]:
         FileNotFoundError, ValueError: no such file, or weights of another network.
     """
     model = models.merge(network.graphdef, network.params, network.stats)
-    report = models.load_torch_weights(model, models.read_torch_checkpoint(path))
+    tensors = models.read_torch_checkpoint(path)
+    try:
+        report = models.load_torch_weights(model, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     graphdef, params, stats = models.split(model)
     loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
     _, *more = str(report).splitlines()

@@ -1,5 +1,7 @@
 """Checkpoints of other people's frameworks: their names, and what is beside them."""
 
+import argparse
+import collections
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dex_jax import models, training
 from tests.models import golden_networks
@@ -138,9 +141,32 @@ def test_dictionaries_inside_dictionaries(tmp_path: Path, path: str, *, old: boo
         np.testing.assert_array_equal(exported[name], tensor)
 
 
-def test_a_training_starts_from_them(tmp_path: Path):
-    from safetensors.numpy import save_file
+def test_what_trainers_leave_beside_weights_does_not_matter(tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    bare = {name: torch.from_numpy(t.copy()) for name, t in _trained().items()}
+    trained = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(trained.parameters())
+    trained(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5])
+    content = {
+        "state_dict": bare,
+        "optimizer_states": [optimizer.state_dict()],
+        "scheduler": schedule.state_dict(),
+        "loops": collections.defaultdict(int, steps=3),
+        "args": argparse.Namespace(root=Path("/data"), sizes={256, 128}, half=1.0),
+        "dtype": torch.float16,
+        "device": torch.device("cpu"),
+        "best": np.float64(0.5),
+    }
+    for old in (False, True):
+        file = tmp_path / f"{old}.pth"
+        torch.save(content, file, _use_new_zipfile_serialization=not old)
+        tensors = models.read_torch_checkpoint(file)
+        assert tensors.keys() == bare.keys()
 
+
+def test_a_training_starts_from_them(tmp_path: Path):
     bare = _trained()
     save_file(
         _behind("module.base.", bare, **{"module.bottleneck.weight": BIAS}),
@@ -157,6 +183,17 @@ def test_a_training_starts_from_them(tmp_path: Path):
     exported = models.torch_tensors(models.merge(*loaded[:3]))
     for name, tensor in bare.items():
         np.testing.assert_array_equal(exported[name], tensor)
+
+
+def test_a_training_names_the_file_that_does_not_fit(tmp_path: Path):
+    other = models.torch_tensors(_slim(ibn=False))
+    save_file(_behind("base.", other), tmp_path / "other.safetensors")
+    network = training.build_network(
+        "resnet_slim", num_classes=3, seed=1, dim=4, width=4, trunk_split="none"
+    )
+    message = r"other\.safetensors: tensors: the checkpoint is of another architecture"
+    with pytest.raises(ValueError, match=message):
+        training.load_pretrained(network, tmp_path / "other.safetensors")
 
 
 def test_two_networks_that_fit_are_a_choice_of_the_user():

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,19 @@ def test_another_architecture_is_an_error_and_changes_nothing():
     assert report.unexpected
     with pytest.raises(ValueError, match=r"none of the 1 names belongs .* has weight"):
         models.load_torch_weights(ibn, {"weight": np.zeros(3)})
+
+
+def test_a_checkpoint_is_checked_against_shapes_alone():
+    network = models.backbone("resnet_slim", width=2, rngs=None)
+    tensors = models.torch_tensors(models.backbone("resnet_slim", width=2))
+    report = models.load_torch_weights(network, tensors)
+    assert len(report.loaded) == len(tensors)
+    stem: Any = network.units["stem"]
+    kernel = stem.conv1.kernel.get_value()
+    assert isinstance(kernel, jax.ShapeDtypeStruct)
+    wide = models.torch_tensors(models.backbone("resnet_slim", width=4))
+    with pytest.raises(ValueError, match="another architecture"):
+        models.load_torch_weights(network, wide)
 
 
 def test_every_branch_gets_its_own_copy():
