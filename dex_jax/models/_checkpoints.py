@@ -329,6 +329,8 @@ def _flat(table: Table) -> Table:
                     seen.add(id(value))
                     pending.append((name, value))
             elif prefix and isinstance(value, Tensor | Parameter):
+                if f"{prefix}{key}" in flat:
+                    raise RefusedError(f"two tensors are called {shown(prefix + key)}")
                 flat[f"{prefix}{key}"] = value
         if len(flat) > len(table) + MOST_NAMES:
             raise RefusedError(f"it names more than {MOST_NAMES} tensors")

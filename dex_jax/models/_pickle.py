@@ -79,6 +79,10 @@ INERT = {
 # Bytes of one pickle: of a network they take tens of thousands.
 LONGEST = 64 * 2**20
 
+# Pieces that a pickle is read in: some sixty for a tensor. One of a single byte may
+# make an object of a hundred.
+MOST_PIECES = 1_000_000
+
 # Values that a pickle may copy from elsewhere in itself.
 MOST_COPIED = 1_000_000
 
@@ -139,11 +143,12 @@ def shown(value: object) -> str:
 
 
 class Bounded:
-    """A file that ends the reading when one pickle has taken `LONGEST` bytes."""
+    """A file that ends the reading of a pickle that is too long or in many pieces."""
 
     def __init__(self, file: Readable):
         self._file = file
         self._left = LONGEST
+        self._pieces = MOST_PIECES
 
     def read(self, n: int = -1, /) -> bytes:
         """Reads at most n bytes."""
@@ -155,8 +160,11 @@ class Bounded:
 
     def _count(self, content: bytes) -> bytes:
         self._left -= len(content)
+        self._pieces -= 1
         if self._left < 0:
             raise RefusedError(f"its pickle is longer than {LONGEST} bytes")
+        if self._pieces < 0:
+            raise RefusedError(f"its pickle has more than {MOST_PIECES} pieces")
         return content
 
 
@@ -212,6 +220,7 @@ class TensorUnpickler(pickle._Unpickler):
     # Of the parent, in whose published types they are missing.
     stack: list[Any]
     append: Callable[[Any], None]
+    read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: Readable, known: dict[str, Tensor] | None = None):
@@ -311,6 +320,10 @@ class TensorUnpickler(pickle._Unpickler):
     def _refuse_buffer(self) -> None:
         raise RefusedError("its pickle holds a buffer that can be written to")
 
+    def _begin_frame(self) -> None:
+        # Its length is of no use: what is in it is read piece by piece.
+        self.read(8)
+
     # The original's own methods would hash or change objects and reserve memory as
     # the file says.
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -321,6 +334,7 @@ class TensorUnpickler(pickle._Unpickler):
         pickle.FROZENSET[0]: _push_filled_set,
         pickle.BUILD[0]: _set_state,
         pickle.BYTEARRAY8[0]: _refuse_buffer,
+        pickle.FRAME[0]: _begin_frame,
     }
 
 

@@ -73,12 +73,12 @@ def load_pretrained(network: Network, path: str | Path) -> tuple[Network, str]:
     graphdef, params, stats = models.split(model)
     loaded = network._replace(graphdef=graphdef, params=params, stats=stats)
     _, *more = str(report).splitlines()
-    told = (
+    first = (
         f"{Path(path).name}: {len(report.loaded)} tensors loaded by the names of "
         f"{report.dialect}, {len(report.missing)} missing, "
         f"{len(report.unexpected)} left over"
     )
-    return loaded, "\n".join([told, *more])
+    return loaded, "\n".join([first, *more])
 
 
 def check_image_size(network: Network, image_size: int) -> None:

@@ -175,10 +175,10 @@ def test_a_training_starts_from_them(tmp_path: Path):
     network = training.build_network(
         "resnet_slim", num_classes=3, seed=1, dim=4, width=4, trunk_split="none"
     )
-    loaded, told = training.load_pretrained(network, tmp_path / "reid.safetensors")
-    assert "reid.safetensors: 91 tensors loaded by the names of torchvision" in told
+    loaded, said = training.load_pretrained(network, tmp_path / "reid.safetensors")
+    assert "reid.safetensors: 91 tensors loaded by the names of torchvision" in said
     assert (
-        "0 missing, 0 left over\nprefix 'module.base.'\n1 dropped: module.bot" in told
+        "0 missing, 0 left over\nprefix 'module.base.'\n1 dropped: module.bot" in said
     )
     exported = models.torch_tensors(models.merge(*loaded[:3]))
     for name, tensor in bare.items():

@@ -101,6 +101,30 @@ def test_what_a_pickle_holds_is_not_believed(tmp_path: Path, program, message: s
     _refused(tmp_path / "old.pth", message)
 
 
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_pickle_of_very_many_pieces_is_refused(tmp_path: Path, *, framed: bool):
+    many = (b"}" if framed else b"\x8f") * 1_200_000
+    start = b"\x80\x04\x95" + struct.pack("<Q", len(many)) if framed else b"\x80\x02"
+    file = _zip(tmp_path / "many.pth", start + many + b".")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more than 1000000 pieces"):
+            read_torch_checkpoint(file)
+        assert tracemalloc.get_traced_memory()[1] < 250 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_frames_are_read_whatever_their_length_says(tmp_path: Path):
+    framed = pickle.dumps({"weights": list(range(9))}, protocol=4)
+    assert framed[2:3] == pickle.FRAME
+    for length in (0, 3, 2**62):
+        lying = framed[:3] + struct.pack("<Q", length) + framed[11:]
+        _refused(
+            _zip(tmp_path / "framed.pth", lying), "no named tensors, only 'weights'"
+        )
+
+
 def _text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
@@ -139,6 +163,12 @@ def test_a_tensor_written_by_hand_is_read(tmp_path: Path):
     memory = {"0": np.arange(2, dtype=np.float32).tobytes()}
     file = _zip(tmp_path / "good.pth", _named(_tensor()), **memory)
     np.testing.assert_array_equal(read_torch_checkpoint(file)["w0"], [0, 1])
+    inner = b"}" + _text("c") + _tensor() + b"s"
+    once = b"\x80\x02}" + _text("a.b") + inner + b"s"
+    file = _zip(tmp_path / "nested.pth", once + b".", **memory)
+    np.testing.assert_array_equal(read_torch_checkpoint(file)["a.b.c"], [0, 1])
+    twice = once + _text("a.b.c") + _tensor() + b"s."
+    _refused(_zip(tmp_path / "twice.pth", twice, **memory), r"two .* called 'a\.b\.c'")
 
 
 @pytest.mark.parametrize(
