@@ -20,7 +20,7 @@ from dex_jax.data._store import (
 )
 
 KIND = "reid_store"
-VERSION = "1.0.0"  # of the metadata below
+VERSION = "1.1.0"  # of the metadata below, and of how labels are read
 SIDES = ("train", "query", "gallery")
 LABELS = ("identities", "cameras", "tracklets")
 

@@ -68,10 +68,13 @@ def load(
         allow_overlap: accept training identities among the queries or the gallery.
         **options: the loader's own, such as `size="demo"`, and two that all sets read
             from `root` have. `on_bad_image` is "error" (default: absent and empty
-            files are listed in one error) or "skip" (every image is decoded once, bad
-            ones are left out and counted in `data.notes`). `verify` is False (default)
-            or True: every image is decoded once, so that the error lists all bad ones.
-            Without it an image that cannot be decoded is an error when its turn comes.
+            files are listed in one error), "skip" (every image is decoded once, bad
+            ones are left out and counted in `data.notes`) or "later" (labels are read
+            without looking at the images; one that is absent is an error when its turn
+            comes, and `data.source` identifies the labels alone; without effect where
+            `data_dir` is given). `verify` is False (default) or True: every image is
+            decoded once, so that the error lists all bad ones. Without it an image
+            that cannot be decoded is an error when its turn comes.
 
     Returns:
         The data set, with its protocol.
@@ -168,6 +171,9 @@ def _load_from_disk(
     loader = LOADERS[name]
     _check_options(name, loader, options)
     if data_dir is not None:
+        # A store is built of whole images, and read without looking for others.
+        if options.get("on_bad_image") == "later":
+            options = {k: v for k, v in options.items() if k != "on_bad_image"}
         return load_built(name, loader, root=root, data_dir=data_dir, options=options)
     if root is None:
         raise FileNotFoundError(

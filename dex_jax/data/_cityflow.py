@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dex_jax.data._label_files import read_items, read_lines
+from dex_jax._checks import check_file
+from dex_jax.data._label_files import read_items, read_lines, read_numbers
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
 ORIGIN = Origin(
     "cityflow",
     "CityFlow-ReID",
-    marks=("train_label.xml", "image_train"),
+    marks=("train_label.xml",),
+    pictures=("image_train",),
     below=(
         "AIC20_ReID",
         "AIC20_track2/AIC20_ReID",
@@ -61,9 +63,11 @@ def load_cityflow(
     Args:
         root: the folder with train_label.xml, or one that holds it.
         query_labels: an annotation of the queries: integers `[Q, 2]`, columns camera
-            and identity, rows in list order; .npy or text.
+            and identity, rows in list order; .npy or text with blanks or commas. Whole
+            floating-point numbers are integers, NaN is unknown.
         gallery_labels: the same for the gallery.
-        on_bad_image: see `dex_jax.data.load`, which lists the errors too.
+        on_bad_image: see `dex_jax.data.load`, which lists the errors too. "later"
+            needs the label files alone, without the folders of images.
         verify: see there.
 
     Returns:
@@ -211,17 +215,28 @@ def _read_tracks(reader: Reader, path: Path, digits: int = 0) -> Tracks:
 def _annotation(path: str | Path | None, size: int, listing: str) -> np.ndarray:
     if path is None:
         return np.empty((0, 2), np.int64)
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such annotation")
+    path = check_file(path, "annotation")
+    values = _load(path) if path.suffix == ".npy" else read_numbers(path)
+    expected = (
+        f"{path}: expected integers ({size}, 2), camera and identity for each line of "
+        f"{listing}"
+    )
+    if values.shape != (size, 2) or values.dtype.kind not in "iuf":
+        raise ValueError(f"{expected}, got {values.dtype} {values.shape}")
+    # pandas makes floating-point numbers of a column with gaps, which are NaN.
+    values = np.where(np.isnan(values), UNKNOWN, values)
+    bad = np.flatnonzero(~((values >= UNKNOWN) & (values < 2**53)).all(axis=1))
+    if not bad.size:
+        bad = np.flatnonzero((values != np.floor(values)).any(axis=1))
+    if bad.size:
+        row = int(bad[0])
+        raise ValueError(f"{expected}, got {values[row].tolist()} in row {row}")
+    return values.astype(np.int64)
+
+
+def _load(path: Path) -> np.ndarray:
     try:
-        is_npy = path.suffix == ".npy"
-        values = np.load(path) if is_npy else np.loadtxt(path, np.int64, ndmin=2)
-    except ValueError as error:
+        return np.asarray(np.load(path, allow_pickle=False))
+    # A damaged header makes numpy stumble in a dozen ways.
+    except Exception as error:
         raise ValueError(f"{path}: not a table of integers ({error})") from None
-    if values.shape != (size, 2) or values.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: expected integers ({size}, 2), camera and identity for each line "
-            f"of {listing}, got {values.dtype} {values.shape}"
-        )
-    return values

@@ -1,11 +1,6 @@
-"""Image files, decoded when they are asked for.
-
-PIL is loaded by the first image: a training step imports this package for its
-augmentation and decodes nothing.
-"""
+"""Image files, decoded when they are asked for."""
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+
+from dex_jax.data._decode import ImageError, decode, decode_bytes
 
 _WORTH_A_BAR = 2_000
 
@@ -66,59 +63,6 @@ class EncodedImages:
             raise IndexError(f"image {index} of {len(self)}")
         name = f"{self._place}: {self._names[index]}"
         return decode_bytes(self._read(int(index)), name)
-
-
-def decode(path: str | os.PathLike[str]) -> np.ndarray:
-    """Decodes one image file, of any format that Pillow reads.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        uint8 `[H, W, 3]`: red, green and blue, rows from top to bottom. Grey images
-        and those with a palette become coloured ones, transparency is left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is empty, cut short, no image or a folder; names the file. Or
-            `path` is no path.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "three_wide_two_high.png"
-        ...     Image.new("RGB", (3, 2), (255, 128, 0)).save(path)
-        ...     image = decode(path)
-        >>> image.shape, image[0, 0].tolist()
-        ((2, 3, 3), [255, 128, 0])
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path: expected that of an image file, got {path!r}")
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path}: expected an image file, got a folder") from None
-    return decode_bytes(content, str(path))
-
-
-def decode_bytes(content: bytes, name: str) -> np.ndarray:
-    """Decodes the content of an image file to uint8 `[H, W, 3]`.
-
-    Raises:
-        ValueError: it is empty, cut short or no image; gives `name`.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        fault = f"cannot be decoded ({error})" if content else "is empty"
-        raise ValueError(f"{name}: image file {fault}") from error
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -194,13 +138,15 @@ def fingerprint(*parts: bytes) -> str:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else -1
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return -1
 
 
 def _fault(read: Callable[[], np.ndarray]) -> str:
     try:
         read()
+    except ImageError as error:
+        return error.fault
     except (OSError, ValueError):
         return "image cannot be decoded"
     return ""

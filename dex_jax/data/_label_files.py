@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
+import numpy as np
+
+from dex_jax._checks import check_file
 from dex_jax.data._problems import Problems
+
+# The label files of the largest published sets have a hundredth of this.
+MOST_BYTES = 1 << 30
 
 
 class Line(NamedTuple):
@@ -22,6 +28,19 @@ class Item(NamedTuple):
     attributes: dict[str, str]
 
 
+def read_whole(path: Path, what: str = "label file") -> bytes:
+    """Reads a file of labels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a folder, a pipe, or more than 1 GiB.
+    """
+    size = check_file(path, what).stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{path}: {what} of {size:,} bytes, at most {MOST_BYTES:,}")
+    return path.read_bytes()
+
+
 def read_lines(path: Path, *, blank: bool = False, separator: str = "") -> list[Line]:
     """Reads fields line by line, whatever the line ends and trailing blanks.
 
@@ -32,8 +51,9 @@ def read_lines(path: Path, *, blank: bool = False, separator: str = "") -> list[
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it cannot be read as one.
     """
-    raw = path.read_bytes()
+    raw = read_whole(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -58,8 +78,9 @@ def read_items(path: Path, problems: Problems) -> list[Item]:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it cannot be read as one.
     """
-    raw = path.read_bytes()
+    raw = read_whole(path)
     header = re.match(rb"""[^>]*encoding=["']([\w-]+)""", raw[:200])
     named = header.group(1).decode().lower() if header else "utf-8"
     text = raw.decode("gb18030" if named.startswith("gb") else "utf-8", "replace")
@@ -82,6 +103,32 @@ def read_items(path: Path, problems: Problems) -> list[Item]:
     return items
 
 
+def read_numbers(path: Path) -> np.ndarray:
+    """Reads a table of numbers, float64 `[N, M]`, between blanks or commas.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a field is no number, or the lines have different lengths.
+    """
+    rows: list[list[float]] = []
+    for line in read_lines(path):
+        fields = " ".join(line.fields).replace(",", " ").split()
+        try:
+            rows.append([float(field) for field in fields])
+        except ValueError:
+            shown = " ".join(fields)[:80]
+            raise ValueError(
+                f"{path}, line {line.number}: not a table of integers: {shown!r}"
+            ) from None
+        if len(rows[-1]) != len(rows[0]):
+            raise ValueError(
+                f"{path}, line {line.number}: {len(rows[-1])} numbers, the first line "
+                f"has {len(rows[0])}"
+            )
+    return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
+
+
 def whole_number(text: str) -> int | None:
-    """Reads digits, as in "0034" or "12"; None for all else and beyond 18 digits."""
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+    """Reads digits, as in "0034", "12" or "12.0"; None for all else and beyond 18."""
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.0*)?", text)
+    return int(match[1]) if match else None

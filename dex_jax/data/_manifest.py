@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dex_jax.data._contents import read_contents
 from dex_jax.data._hold_out import REAL
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
+from dex_jax.data._label_words import JUNK, alike
 from dex_jax.data._manifest_table import (
     COLUMNS,
-    JUNK,
+    LABELS,
     SPLITS,
     Row,
     note_row,
@@ -35,8 +37,10 @@ def load_manifest(
     The columns are `path` (relative, with `/`), `split` (train, query or gallery),
     `identity` (needed in train; empty = unlabelled, `-1` = junk in the gallery),
     `camera`, `tracklet` and `domain` (default "real"); further ones must begin with
-    `x_`. Identities and cameras are compared only within a domain, tracklets within
-    (split, domain). Labels are numbered by sorted (domain, word).
+    `x_`. In the labels "3.0" is 3, "-1.0" is -1 and "nan" is empty, since pandas makes
+    such numbers of a column with gaps. Identities and cameras are compared only within
+    a domain, tracklets within (split, domain). Labels are numbered by sorted (domain,
+    word).
 
     Args:
         root: the table, `.csv` (UTF-8, RFC 4180) or `.parquet`.
@@ -57,6 +61,8 @@ def load_manifest(
 
     Warns:
         UserWarning: queries whose identity the gallery lacks, with their count.
+
+    `notes` name labels that may be meant as one, such as "1", "1 " and "0001".
     """
     path = Path(root)
     if not path.is_file():
@@ -69,19 +75,21 @@ def load_manifest(
     rows = read_table(path, problems)
     folder = path.parent if image_root is None else Path(image_root)
     files = ImageFiles(folder, [row.path for row in rows])
-    sizes = file_sizes(files)
-    skip = on_bad_image == "skip"
-    faults = find_faults(files, sizes, decode_all=verify or skip)
-    for i, fault in faults.items():
-        if rows[i].path and not skip:
-            note_row(problems, fault, path, rows[i], "path")
     if remove_same_camera:
         _check_cameras(path, rows, problems)
+    faults: dict[int, str] = {}
+    if on_bad_image != "later":
+        skip = on_bad_image == "skip"
+        faults = find_faults(files, file_sizes(files), decode_all=verify or skip)
+    for i, fault in faults.items():
+        if rows[i].path and on_bad_image == "error":
+            note_row(problems, fault, path, rows[i], "path")
     problems.check()
-    notes = ()
+    notes = _notes_on_labels(rows)
     if faults:
         rows = [row for i, row in enumerate(rows) if i not in faults]
-        notes = (f"{len(faults)} image(s) are left out: absent or not to be decoded",)
+        left_out = f"{len(faults)} image(s) are left out: absent or not to be decoded"
+        notes = (left_out, *notes)
     identities = _numbers((r.domain, r.identity) for r in rows)
     cameras = _numbers((r.domain, r.camera) for r in rows)
     train, query, gallery = (
@@ -89,8 +97,9 @@ def load_manifest(
         for name in SPLITS
     )
     _warn_of_unanswerable(path, query, gallery)
-    left_out = repr(sorted(faults)).encode()
-    content = fingerprint(path.read_bytes(), sizes.tobytes(), left_out)
+    content = [path.read_bytes(), repr(sorted(faults)).encode()]
+    if on_bad_image != "later":
+        content.append(read_contents(files))
     return ReidData(
         name="manifest",
         train=train,
@@ -99,7 +108,7 @@ def load_manifest(
         protocol=Protocol(
             path.stem, remove_same_camera, top=top, ap_denominator=ap_denominator
         ),
-        source=f"manifest-{content}",
+        source=f"manifest-{fingerprint(*content)}",
         identity_names=tuple(_word(key) for key in identities),
         camera_names=tuple(_word(key) for key in cameras),
         notes=notes,
@@ -122,6 +131,22 @@ def _split(
         _look_up(tracklets, [(row.domain, row.tracklet) for row in rows]),
         np.array([row.domain for row in rows], "U"),
     )
+
+
+def _notes_on_labels(rows: list[Row]) -> tuple[str, ...]:
+    """Says which labels may be meant as one."""
+    notes = []
+    for column in LABELS:
+        domains: dict[str, set[str]] = {}
+        for row in rows:
+            domains.setdefault(row.domain, set()).add(getattr(row, column))
+        found = [text for words in domains.values() if (text := alike(words))]
+        if found:
+            notes.append(
+                f"{column}: {'; '.join(found)} are read as different labels; write "
+                "them alike where they are one"
+            )
+    return tuple(notes)
 
 
 def _check_cameras(path: Path, rows: list[Row], problems: Problems) -> None:

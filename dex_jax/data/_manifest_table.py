@@ -1,19 +1,21 @@
 """The table of a manifest: its lines, judged one by one."""
 
 import csv
-import importlib.util
 import io
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from dex_jax.data._hold_out import REAL
-from dex_jax.data._problems import Problems
+from dex_jax.data._label_files import Line, read_whole
+from dex_jax.data._label_words import JUNK, read_label
+from dex_jax.data._manifest_parquet import read_parquet
+from dex_jax.data._problems import Problems, leaves_folder
 
 COLUMNS = ("path", "split", "identity", "camera", "tracklet", "domain")
+LABELS = ("identity", "camera", "tracklet")
 REQUIRED = ("path", "split")
 SPLITS = ("train", "query", "gallery")
-JUNK = "-1"
 
 
 class Row(NamedTuple):
@@ -50,17 +52,22 @@ def read_table(path: Path, problems: Problems) -> list[Row]:
         problems: takes what is wrong with it.
 
     Returns:
-        The rows in their order; those of a wrong length are left out.
+        The rows in their order, labels as `read_label` gives them; those of a wrong
+        length are left out.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: the table cannot be read at all: not UTF-8, no sound header.
     """
-    read = _read_parquet if path.suffix == ".parquet" else _read_csv
-    return read(path, problems)
+    if path.suffix.lower() == ".parquet":
+        header, lines = read_parquet(path, problems, _check_header)
+    else:
+        header, lines = _read_csv(path, problems)
+    return _parse(path, header, lines, problems)
 
 
-def _read_csv(path: Path, problems: Problems) -> list[Row]:
-    raw = path.read_bytes()
+def _read_csv(path: Path, problems: Problems) -> tuple[list[str], list[Line]]:
+    raw = read_whole(path, "manifest")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,47 +77,28 @@ def _read_csv(path: Path, problems: Problems) -> list[Row]:
         problems.check()
         raise
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines: list[tuple[int, list[str]]] = []
+    lines: list[Line] = []
     line = 1
     try:
         for fields in reader:
-            lines.append((line, fields))
+            lines.append(Line(line, fields))
             line = reader.line_num + 1
     except csv.Error as error:
         problems.add("not a CSV line", path, line=line, value=str(error))
         problems.check()
-    return _parse(path, [entry for entry in lines if entry[1]], problems)
-
-
-def _read_parquet(path: Path, problems: Problems) -> list[Row]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError(
-            f"{path}: reading Parquet needs the package pyarrow; install it or write "
-            "the same table as .csv"
-        )
-    from pyarrow import parquet
-
-    table = parquet.read_table(path)
-    columns = [
-        ["" if value is None else str(value) for value in column.to_pylist()]
-        for column in table.columns
-    ]
-    rows = [list(fields) for fields in zip(*columns, strict=True)]
-    header = [(1, list(table.column_names))]
-    # Rows are numbered like the lines of the same table in CSV.
-    numbered = [(i, fields) for i, fields in enumerate(rows, start=2)]
-    return _parse(path, header + numbered, problems)
-
-
-def _parse(
-    path: Path, lines: list[tuple[int, list[str]]], problems: Problems
-) -> list[Row]:
+    lines = [entry for entry in lines if entry.fields]
     if not lines:
         problems.add("no header", path, line=1, expected=",".join(COLUMNS))
         problems.check()
-    header = _check_header(path, *lines[0], problems)
+    _check_header(path, *lines[0], problems)
+    return lines[0].fields, lines[1:]
+
+
+def _parse(
+    path: Path, header: list[str], lines: list[Line], problems: Problems
+) -> list[Row]:
     rows: list[Row] = []
-    for line, fields in lines[1:]:
+    for line, fields in lines:
         if len(fields) != len(header):
             problems.add(
                 "wrong field count",
@@ -123,19 +111,18 @@ def _parse(
         given = dict(zip(header, fields, strict=True))
         values = {column: given.get(column, "") for column in COLUMNS}
         values["domain"] = values["domain"] or REAL
-        rows.append(Row(line, **values))
-    if len(lines) == 1:
-        problems.add("no data rows", path, line=lines[0][0])
-    for row in rows:
-        _check_row(path, row, problems)
+        written = Row(line, **values)
+        words = {name: read_label(getattr(written, name)) for name in LABELS}
+        rows.append(written._replace(**words))
+        _check_row(path, rows[-1], written, problems)
+    if not lines:
+        problems.add("no data rows", path, line=1)
     _check_repeats(path, rows, problems)
     _check_tracklets(path, rows, problems)
     return rows
 
 
-def _check_header(
-    path: Path, line: int, header: list[str], problems: Problems
-) -> list[str]:
+def _check_header(path: Path, line: int, header: list[str], problems: Problems) -> None:
     for i, column in enumerate(header):
         if column in header[:i]:
             problems.add("duplicate column", path, line=line, column=column)
@@ -148,19 +135,19 @@ def _check_header(
         if column not in header:
             problems.add("missing required column", path, line=line, column=column)
     problems.check()  # without a sound header every row would be a false alarm
-    return header
 
 
-def _check_row(path: Path, row: Row, problems: Problems) -> None:
+def _check_row(path: Path, row: Row, written: Row, problems: Problems) -> None:
+    """Notes what is wrong with a row, in the words that are written there."""
+
     def note(kind: str, column: str, expected: str = "") -> None:
-        note_row(problems, kind, path, row, column, expected)
+        note_row(problems, kind, path, written, column, expected)
 
-    posix, windows = PurePosixPath(row.path), PureWindowsPath(row.path)
     if not row.path:
         note("empty path", "path")
-    elif posix.is_absolute() or windows.drive:
+    elif PurePosixPath(row.path).is_absolute() or PureWindowsPath(row.path).drive:
         note("absolute path", "path", "relative to the image root")
-    elif ".." in posix.parts or ".." in windows.parts:
+    elif leaves_folder(row.path):
         note("path leaves the image root", "path", "no '..'")
     if row.split not in SPLITS:
         note("unknown split", "split", "train, query or gallery")

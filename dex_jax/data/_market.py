@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dex_jax._checks import check_choice
+from dex_jax.data._decode import SUFFIXES, is_picture
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 
@@ -26,8 +27,9 @@ DUKE_ORIGIN = Origin(
     below=("DukeMTMC-reID",),
     obtain="Its authors withdrew it in 2019; a copy that is there is read.",
 )
-MARKET = re.compile(r"(-1|\d{4})_c([1-6])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?")
-DUKE = re.compile(r"(\d{4})_c([1-8])_f\d{6,8}\.jpg")
+# Copies and people's own sets number more identities and cameras, and what follows
+# them tells nothing.
+NAME = re.compile(r"(-1|[0-9]{1,9})_c([0-9]{1,4})(?![0-9]).*")
 MARKET_COUNTS = {
     "train images": 12_936,
     "train identities": 751,
@@ -55,7 +57,9 @@ def load_market1501(
 ) -> ReidData:
     """Reads Market-1501.
 
-    Identity 0 are distractors and stay as negatives; identity -1 is junk.
+    Identity 0 are distractors and stay as negatives; identity -1 is junk. Folders of
+    one's own may hold any number of identities and cameras, and any format that
+    `dex_jax.data.decode` reads: names begin with identity and camera, `12345_c17`.
 
     Args:
         root: the folder with bounding_box_train, or one that holds it.
@@ -66,7 +70,7 @@ def load_market1501(
     """
     check_choice(junk, "junk", ("drop", "keep"))
     reader = open_reader(MARKET_ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
-    sides = {side: _read(reader, side, MARKET) for side in FOLDERS}
+    sides = {side: _read(reader, side) for side in FOLDERS}
     if junk == "drop":
         kept = [image for image in sides["gallery"] if image.identity != UNKNOWN]
         reader.notes.append(
@@ -88,22 +92,24 @@ def load_dukemtmc(
         verify: see there.
     """
     reader = open_reader(DUKE_ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
-    sides = {side: _read(reader, side, DUKE) for side in FOLDERS}
+    sides = {side: _read(reader, side) for side in FOLDERS}
     return reader.finish(sides, Protocol("DukeMTMC-reID", True), published=DUKE_COUNTS)
 
 
-def _read(reader: Reader, side: str, pattern: re.Pattern[str]) -> list[Listed]:
+def _read(reader: Reader, side: str) -> list[Listed]:
     folder = FOLDERS[side]
     images, others = [], []
     for name in sorted(path.name for path in (reader.root / folder).iterdir()):
-        match = pattern.fullmatch(name)
-        if match:
+        match = NAME.fullmatch(name)
+        if match and is_picture(name):
             name = f"{folder}/{name}"
             images.append(Listed(name, int(match[1]), int(match[2]), file=name))
         else:
             others.append(name)
     if others:
         reader.notes.append(
-            f"{folder}: {len(others)} other file(s) are not read, first {others[0]!r}"
+            f"{folder}: {len(others)} other file(s) are not read, first {others[0]!r}: "
+            "expected names such as 0002_c1s1_000451_03.jpg, which is identity 2 at "
+            f"camera 1, and one of the endings {' '.join(SUFFIXES)}"
         )
     return images

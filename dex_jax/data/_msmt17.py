@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import Line
 from dex_jax.data._reader import Listed, Origin, Reader, keep_apart, open_reader
 from dex_jax.data._records import Protocol, ReidData
@@ -15,7 +16,7 @@ ORIGIN = Origin(
     below=("MSMT17_V1", "MSMT17_V2"),
     obtain="Its authors give it out on request (research only).",
 )
-NAME = re.compile(r"(?:.*/)?\d+_\d+_(\d{1,2})_[^/]*\.jpg")
+NAME = re.compile(r"(?:.*/)?[0-9]+_[0-9]+_([0-9]{1,4})_[^/]*")
 PUBLISHED = {
     "train images": 32_621,
     "query images": 11_659,
@@ -59,7 +60,7 @@ def _read(reader: Reader, listing: str, place: str) -> list[Listed]:
 
     def parse(line: Line) -> Listed | None:
         match = NAME.fullmatch(line.fields[0])
-        if len(line.fields) != 2 or match is None:
+        if len(line.fields) != 2 or match is None or not is_picture(line.fields[0]):
             return None
         identity = reader.number(line.fields[1], "identity", path, line.number)
         return Listed(f"{place}/{line.fields[0]}", identity, int(match[1]))

@@ -1,7 +1,7 @@
 """All that is wrong with a data set, found in one pass and listed in one error."""
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dex_jax._checks import check_choice
 
@@ -14,9 +14,19 @@ def check_reading(on_bad_image: str, verify: object) -> None:
     Raises:
         ValueError: another value.
     """
-    check_choice(on_bad_image, "on_bad_image", ("error", "skip"))
+    check_choice(on_bad_image, "on_bad_image", ("error", "skip", "later"))
     if not isinstance(verify, bool):
         raise ValueError(f"verify: expected True or False, got {verify!r}")
+    if verify and on_bad_image == "later":
+        raise ValueError("verify: reads every image, on_bad_image='later' reads none")
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a path that a file lists would lead out of the folder it starts from."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.drive or windows.root:
+        return True
+    return ".." in posix.parts or ".." in windows.parts
 
 
 class Problems:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dex_jax.data._contents import read_contents
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
 from dex_jax.data._label_files import Line, read_lines, whole_number
-from dex_jax.data._problems import Problems, check_reading
+from dex_jax.data._problems import Problems, check_reading, leaves_folder
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
 
 SIDES = ("train", "query", "gallery")
@@ -33,6 +34,7 @@ class Origin(NamedTuple):
     marks: tuple[str, ...]  # files or folders that all lie in its folder
     below: tuple[str, ...]  # what its folder may be called inside another one
     obtain: str  # a sentence on how it is obtained
+    pictures: tuple[str, ...] = ()  # further ones, not needed for the labels
 
 
 class Reader:
@@ -56,6 +58,7 @@ class Reader:
         self.notes: list[str] = []
         self._skip = on_bad_image == "skip"
         self._verify = verify or self._skip
+        self._labels_alone = on_bad_image == "later"
         self._left_out = 0
 
     def finish(
@@ -86,15 +89,17 @@ class Reader:
         kept: dict[str, list[Listed]] = {}
         for side in SIDES:
             images = self._without_repeats(sides.get(side, []))
-            images, sizes = self._check_images(images)
-            _check_tracklets(images, self.problems)
-            kept[side] = images
-            content += [repr([tuple(i[:4]) for i in images]).encode(), sizes.tobytes()]
+            kept[side] = self._check_images(images)
+            _check_tracklets(kept[side], self.problems)
         self.problems.check()
         if not any(kept.values()):
-            raise ValueError(f"{self.name} in {self.root}: holds no image")
+            said = "".join(f"; {note}" for note in self.notes)
+            raise ValueError(f"{self.name} in {self.root}: holds no image{said}")
         for side, images in kept.items():
             splits[side] = _split(self.root, images, domain)
+            content.append(repr([tuple(i[:4]) for i in images]).encode())
+            if not self._labels_alone:
+                content.append(read_contents(_files(self.root, images)))
         if self._left_out:
             self.notes.append(
                 f"{self._left_out} image(s) are left out: absent, without a label or "
@@ -160,7 +165,7 @@ class Reader:
     def _without_repeats(self, images: list[Listed]) -> list[Listed]:
         first: dict[str, Listed] = {}
         for image in images:
-            if ".." in image.name.split("/"):
+            if leaves_folder(image.name):
                 kind = "image outside of the data set's folder"
                 self.problems.add(kind, image.file, line=image.line, value=image.name)
             other = first.setdefault(image.name, image)
@@ -174,18 +179,18 @@ class Reader:
                 )
         return list(first.values())
 
-    def _check_images(self, images: list[Listed]) -> tuple[list[Listed], np.ndarray]:
-        files = ImageFiles(self.root, [image.name for image in images])
-        sizes = file_sizes(files)
-        faults = find_faults(files, sizes, decode_all=self._verify)
+    def _check_images(self, images: list[Listed]) -> list[Listed]:
+        if self._labels_alone:
+            return images
+        files = _files(self.root, images)
+        faults = find_faults(files, file_sizes(files), decode_all=self._verify)
         if self._skip:
             self._left_out += len(faults)
-            good = [i for i in range(len(images)) if i not in faults]
-            return [images[i] for i in good], sizes[good]
+            return [image for i, image in enumerate(images) if i not in faults]
         for i, fault in faults.items():
             image = images[i]
             self.problems.add(fault, image.file, line=image.line, value=image.name)
-        return images, sizes
+        return images
 
     def _compare(self, splits: dict[str, ReidSplit], published: dict[str, int]) -> None:
         found = {k: v for s in splits for k, v in count(s, splits[s]).items()}
@@ -234,10 +239,12 @@ def open_reader(
         ValueError: `on_bad_image` or `verify` has another value.
     """
     root = Path(root)
+    needed = () if on_bad_image == "later" else origin.pictures
+    marks = origin.marks + needed
     for folder in (root, *(root / below for below in origin.below)):
-        if all((folder / mark).exists() for mark in origin.marks):
+        if all((folder / mark).exists() for mark in marks):
             return Reader(origin.name, folder, on_bad_image=on_bad_image, verify=verify)
-    raise missing(origin.title, root, ", ".join(origin.marks), origin.obtain)
+    raise missing(origin.title, root, ", ".join(marks), origin.obtain)
 
 
 def missing(title: str, root: Path, marks: str, obtain: str) -> FileNotFoundError:
@@ -248,11 +255,15 @@ def missing(title: str, root: Path, marks: str, obtain: str) -> FileNotFoundErro
     )
 
 
+def _files(root: Path, images: list[Listed]) -> ImageFiles:
+    return ImageFiles(root, [image.name for image in images])
+
+
 def _split(root: Path, images: list[Listed], domain: str) -> ReidSplit:
-    names = tuple(image.name for image in images)
+    files = _files(root, images)
     return ReidSplit(
-        ImageFiles(root, names),
-        names,
+        files,
+        files.names,
         np.array([image.identity for image in images], np.int64),
         np.array([image.camera for image in images], np.int64),
         np.array([image.tracklet for image in images], np.int64),

@@ -9,6 +9,8 @@ import numpy as np
 from dex_jax._checks import check_choice, check_count
 
 UNKNOWN = -1
+# Each draw is a ranking of all queries; papers take ten.
+MOST_DRAWS = 1_000
 
 
 class Images(typing.Protocol):
@@ -155,8 +157,8 @@ class Protocol:
         top: the ranking is cut after so many images; None keeps all.
         ap_denominator: average precision is divided by all "positives", or by
             "min" of the positives and `top`.
-        draws: the published figure is the mean over so many random galleries, each
-            with one image of each identity.
+        draws: the published figure is the mean over so many random galleries, at most
+            1,000, each with one image of each identity.
         gallery_unit: what is ranked, "image" or "tracklet".
         draw_seed: of the random galleries.
         leave_one_out: whether the gallery image of a query's own name is left out of
@@ -182,8 +184,8 @@ class Protocol:
                 )
         if self.top is not None:
             check_count(self.top, "top")
-        check_count(self.draws, "draws")
-        check_count(self.draw_seed, "draw_seed", least=0, most=None)
+        check_count(self.draws, "draws", most=MOST_DRAWS)
+        check_count(self.draw_seed, "draw_seed", least=0, most=2**63 - 1)
         check_choice(self.ap_denominator, "ap_denominator", ("positives", "min"))
         check_choice(self.gallery_unit, "gallery_unit", ("image", "tracklet"))
         if self.leave_one_out and self.gallery_unit == "tracklet":
@@ -243,6 +245,23 @@ class ReidData:
     identity_names: tuple[str, ...] = ()
     camera_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """The source's own words, by label: `words["cameras"][3]` is camera 3.
+
+        Holds "identities" and "cameras", each only where the labels are numbers that
+        were given to words; else a number is the source's own.
+
+        Example:
+            >>> nothing = ReidSplit((), (), np.empty(0, np.int64))
+            >>> data = ReidData("set", nothing, nothing, nothing, Protocol("set"),
+            ...                 "v1", identity_names=("bus_0002", "plate 10"))
+            >>> data.words
+            {'identities': ['bus_0002', 'plate 10']}
+        """
+        names = {"identities": self.identity_names, "cameras": self.camera_names}
+        return {kind: list(words) for kind, words in names.items() if words}
 
     def __post_init__(self):
         if not self.name or not self.source:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dex_jax._checks import check_choice, check_count
+from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import Line
 from dex_jax.data._random_gallery import random_gallery
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
@@ -23,7 +24,8 @@ LISTS = "train_test_split"
 ORIGIN = Origin(
     "vehicleid",
     "VehicleID",
-    marks=("image", f"{LISTS}/train_list.txt"),
+    marks=(f"{LISTS}/train_list.txt",),
+    pictures=("image",),
     below=("VehicleID_V1.0", "VehicleID"),
     obtain="Peking University gives it out on request (research only).",
 )
@@ -98,6 +100,7 @@ def _read(reader: Reader, path: Path) -> list[Listed]:
             return None
         stem, identity = line.fields
         number = reader.number(identity, "identity", path, line.number)
-        return Listed(f"image/{stem.removesuffix('.jpg')}.jpg", number)
+        name = stem if is_picture(stem) else f"{stem}.jpg"
+        return Listed(f"image/{name}", number)
 
     return reader.read_list(path, parse, expected="image and identity")

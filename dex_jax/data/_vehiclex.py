@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import read_items
 from dex_jax.data._reader import Listed, Reader, missing
 from dex_jax.data._records import Protocol, ReidData
@@ -17,7 +18,7 @@ FOLDERS = (
     "AIC21_Track2_ReID_Simulation",
 )
 PUBLISHED = {"train images": 192_150, "train identities": 1_362}
-NAME = re.compile(r"(\d{4,6})_c(\d{3})_\d+\.jpg")
+NAME = re.compile(r"([0-9]{1,9})_c([0-9]{1,4})_[0-9]+\.[^.]*")
 
 
 def load_vehiclex(
@@ -61,7 +62,9 @@ def _find(root: Path, images: str | None) -> tuple[Path, str]:
         for place in places:
             if (folder / place).is_dir():
                 return folder, place
-    if images is None and any(NAME.fullmatch(p.name) for p in root.glob("*.jpg")):
+    if images is None and any(
+        NAME.fullmatch(path.name) for path in filter(_is_picture, root.glob("*"))
+    ):
         return root, ""
     raise missing(
         "the simulation set",
@@ -91,11 +94,11 @@ def _from_labels(reader: Reader, labels: Path, place: str) -> list[Listed]:
 
 
 def _from_names(reader: Reader, place: str) -> list[Listed]:
-    listed, strange = [], 0
-    for path in sorted((reader.root / place).glob("*.jpg")):
+    listed, strange = [], []
+    for path in sorted(filter(_is_picture, (reader.root / place).iterdir())):
         match = NAME.fullmatch(path.name)
         if match is None:
-            strange += 1
+            strange.append(path.name)
             continue
         name = f"{place}/{path.name}" if place else path.name
         listed.append(Listed(name, int(match[1]), int(match[2]), file=name))
@@ -103,5 +106,13 @@ def _from_names(reader: Reader, place: str) -> list[Listed]:
         "no train_label.xml: identity and camera are those of the names"
     )
     if strange:
-        reader.notes.append(f"{strange} file(s) of another name are left out")
+        reader.notes += [
+            f"{len(strange)} file(s) of another name are left out",
+            f"the first of them is {strange[0]!r}, expected was a name such as "
+            "0034_c012_7.jpg: identity 34 at camera 12",
+        ]
     return listed
+
+
+def _is_picture(path: Path) -> bool:
+    return is_picture(path.name)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dex_jax._checks import check_choice
+from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import Line, read_items, read_lines, whole_number
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
@@ -11,11 +12,12 @@ from dex_jax.data._records import UNKNOWN, Protocol, ReidData
 ORIGIN = Origin(
     "veri776",
     "VeRi-776",
-    marks=("name_train.txt", "name_test.txt", "name_query.txt", "image_train"),
+    marks=("name_train.txt", "name_test.txt", "name_query.txt"),
+    pictures=("image_train",),
     below=("VeRi", "VeRi_with_plate"),
     obtain="Its authors give it out on request by e-mail (non-commercial use).",
 )
-NAME = re.compile(r"(\d{4})_c(\d{3})_\d{8}_\d+\.jpg")
+NAME = re.compile(r"([0-9]{1,9})_c([0-9]{1,4})_[^/]*")
 PUBLISHED = {
     "train images": 37_778,
     "train identities": 576,
@@ -68,10 +70,10 @@ def load_veri776(
 def _side(reader: Reader, side: str) -> list[Listed]:
     def parse(line: Line) -> Listed | None:
         match = NAME.fullmatch(line.fields[0])
-        if match is None:
+        if match is None or not is_picture(line.fields[0]):
             return None
         identity, camera = int(match[1]), int(match[2])
-        track = identity * 1000 + camera
+        track = identity * 10_000 + camera
         return Listed(f"image_{side}/{line.fields[0]}", identity, camera, track)
 
     return reader.read_list(

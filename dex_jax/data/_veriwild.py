@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dex_jax._checks import check_choice
+from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import Line, read_lines, whole_number
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
@@ -13,7 +14,8 @@ LISTS = "train_test_split"
 ORIGIN = Origin(
     "veriwild",
     "VERI-Wild",
-    marks=(LISTS, "images"),
+    marks=(LISTS,),
+    pictures=("images",),
     below=("VERI-Wild", "VeRI-Wild"),
     obtain="Its authors give it out under their terms (non-commercial use).",
 )
@@ -72,7 +74,9 @@ def _read(
 
     def parse(line: Line) -> Listed | None:
         # 99001/990001[.jpg] [label from 0] [camera]; the folder is the identity.
-        stem = line.fields[0].removesuffix(".jpg")
+        name = line.fields[0]
+        name = name if is_picture(name) else f"{name}.jpg"
+        stem = name.rpartition(".")[0]
         identity = whole_number(stem.split("/")[0])
         if identity is None or stem.count("/") != 1 or len(line.fields) > 3:
             return None
@@ -82,7 +86,7 @@ def _read(
         if camera == UNKNOWN:
             kind = "camera unknown (vehicle_info.txt has it)"
             reader.problems.add(kind, path, line=line.number, value=stem)
-        return Listed(f"images/{stem}.jpg", identity, camera)
+        return Listed(f"images/{name}", identity, camera)
 
     return reader.read_list(
         path, parse, kind="not an image of VERI-Wild", expected="identity/image"
@@ -96,7 +100,9 @@ def _cameras(reader: Reader) -> dict[str, int]:
         for number, fields in read_lines(path, separator=";"):
             camera = whole_number(fields[1]) if len(fields) > 1 else None
             if camera is not None:
-                cameras[fields[0].removesuffix(".jpg")] = camera
+                name = fields[0]
+                stem = name.rpartition(".")[0] if is_picture(name) else name
+                cameras[stem] = camera
             elif number > 1:  # the first line may be a header
                 kind = "camera is not a number"
                 reader.problems.add(kind, path, line=number, value=";".join(fields))

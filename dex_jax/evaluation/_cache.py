@@ -15,6 +15,7 @@ from dex_jax._checks import read_npz, whole_file
 # normalising and the network. A changed line there makes all cached ones old.
 CODE = (
     "_checks",
+    "data/_decode.py",
     "data/_images.py",
     "evaluation/_extraction.py",
     "models",
