@@ -216,9 +216,10 @@ def _most_pixels() -> int:
     given = os.environ.get(LIMIT, "")
     if not given:
         return _MOST_PIXELS
-    if not (given.isdecimal() and given.isascii() and 0 < len(given) < 16):
+    plain = given.isdecimal() and given.isascii() and len(given) < 16
+    limit = int(given) if plain else 0
+    if not limit:
         raise ValueError(f"{LIMIT}: expected a number of pixels, got {given!r}")
-    limit = int(given)
     from PIL import Image
 
     # Pillow's own limit would otherwise hold for some formats.

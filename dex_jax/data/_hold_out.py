@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from dex_jax._checks import check_choice, check_count
-from dex_jax.data._records import UNKNOWN, ReidData, ReidSplit, concatenate
+from dex_jax.data._records import (
+    UNKNOWN,
+    ReidData,
+    ReidSplit,
+    concatenate,
+    numbers_as_words,
+)
 
 REAL = "real"
 
@@ -191,9 +197,13 @@ def add_synthetic(data: ReidData, split: ReidSplit) -> ReidData:
     if np.any(split.domains == REAL):
         raise ValueError("split: synthetic images must name a domain other than 'real'")
     sides = (data.train, data.query, data.gallery)
+    words = {"identities": data.identity_names, "cameras": data.camera_names}
     shift = [
-        max(int(getattr(s, k).max(initial=UNKNOWN)) for s in sides) + 1
-        for k in ("identities", "cameras", "tracklets")
+        max(
+            len(words.get(kind, ())),
+            *(int(getattr(side, kind).max(initial=UNKNOWN)) + 1 for side in sides),
+        )
+        for kind in ("identities", "cameras", "tracklets")
     ]
     names = tuple(f"{d}/{n}" for d, n in zip(split.domains, split.names, strict=True))
     moved = ReidSplit(
@@ -204,7 +214,22 @@ def add_synthetic(data: ReidData, split: ReidSplit) -> ReidData:
         _shifted(split.tracklets, shift[2]),
         split.domains,
     )
-    return replace(data, train=concatenate([data.train, moved]))
+    return replace(
+        data,
+        train=concatenate([data.train, moved]),
+        identity_names=_more_words(data.identity_names, split.identities, split),
+        camera_names=_more_words(data.camera_names, split.cameras, split),
+    )
+
+
+def _more_words(
+    words: tuple[str, ...], labels: np.ndarray, split: ReidSplit
+) -> tuple[str, ...]:
+    """Names the labels of synthetic images too, where the real ones have names."""
+    if not words or not len(split):
+        return words
+    count = int(labels.max()) + 1
+    return words + numbers_as_words(count, before=f"{split.domains[0]}:")
 
 
 def _shifted(labels: np.ndarray, by: int) -> np.ndarray:

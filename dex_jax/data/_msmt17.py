@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dex_jax.data._decode import is_picture
 from dex_jax.data._label_files import Line
-from dex_jax.data._reader import Listed, Origin, Reader, keep_apart, open_reader
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import Protocol, ReidData
 
 LISTS = tuple(f"list_{w}.txt" for w in ("train", "val", "query", "gallery"))
@@ -50,9 +50,8 @@ def load_msmt17(
         "query": read[LISTS[2]],
         "gallery": read[LISTS[3]],
     }
-    return reader.finish(
-        keep_apart(sides), Protocol("MSMT17", True), published=PUBLISHED
-    )
+    protocol = Protocol("MSMT17", True)
+    return reader.finish(sides, protocol, published=PUBLISHED, restarts=True)
 
 
 def _read(reader: Reader, listing: str, place: str) -> list[Listed]:

@@ -10,7 +10,13 @@ from dex_jax.data._contents import read_contents
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
 from dex_jax.data._label_files import Line, read_lines, whole_number
 from dex_jax.data._problems import Problems, check_reading, leaves_folder
-from dex_jax.data._records import UNKNOWN, Protocol, ReidData, ReidSplit
+from dex_jax.data._records import (
+    UNKNOWN,
+    Protocol,
+    ReidData,
+    ReidSplit,
+    numbers_as_words,
+)
 
 SIDES = ("train", "query", "gallery")
 
@@ -68,6 +74,7 @@ class Reader:
         *,
         published: dict[str, int],
         domain: str = "real",
+        restarts: bool = False,
     ) -> ReidData:
         """Judges everything at once and builds the data set.
 
@@ -77,6 +84,8 @@ class Reader:
             protocol: how the set is scored.
             published: counts such as `{"train images": 36935}`; what differs is noted.
             domain: the domain of all images.
+            restarts: train and test number their identities each from the beginning;
+                those of test are moved behind those of train.
 
         Raises:
             ValueError: everything that is wrong, the first 20 with file and line.
@@ -84,6 +93,7 @@ class Reader:
         unknown = set(sides) - set(SIDES)
         if unknown:
             raise ValueError(f"sides: expected {SIDES}, got {sorted(unknown)}")
+        sides, words = _keep_apart(sides) if restarts else (sides, ())
         content: list[bytes] = []
         splits: dict[str, ReidSplit] = {}
         kept: dict[str, list[Listed]] = {}
@@ -113,6 +123,7 @@ class Reader:
             gallery=splits["gallery"],
             protocol=protocol,
             source=f"{self.name}-{fingerprint(*content)}",
+            identity_names=words,
             notes=tuple(self.notes),
         )
 
@@ -212,17 +223,6 @@ def count(side: str, split: ReidSplit) -> dict[str, int]:
     return found
 
 
-def keep_apart(sides: dict[str, list[Listed]]) -> dict[str, list[Listed]]:
-    """Keeps apart identities that train and test number each from the beginning."""
-    behind = 1 + max((image.identity for image in sides["train"]), default=0)
-    return {
-        side: images
-        if side == "train"
-        else [i._replace(identity=i.identity + behind) for i in images]
-        for side, images in sides.items()
-    }
-
-
 def open_reader(
     origin: Origin, root: str | Path, *, on_bad_image: str, verify: bool
 ) -> Reader:
@@ -253,6 +253,29 @@ def missing(title: str, root: Path, marks: str, obtain: str) -> FileNotFoundErro
         f"{root}: {title} is not here, expected a folder that holds {marks}. {obtain} "
         "Without it: 'procedural_vehicles' is drawn by the package itself."
     )
+
+
+def _keep_apart(
+    sides: dict[str, list[Listed]],
+) -> tuple[dict[str, list[Listed]], tuple[str, ...]]:
+    """Moves the identities of test behind those of train.
+
+    Returns:
+        The sides, and the number that each identity has in the source.
+    """
+    top = {
+        side: max((image.identity for image in images), default=0)
+        for side, images in sides.items()
+    }
+    behind = 1 + top["train"]
+    moved = {
+        side: images
+        if side == "train"
+        else [i._replace(identity=i.identity + behind) for i in images]
+        for side, images in sides.items()
+    }
+    test = 1 + max(top["query"], top["gallery"])
+    return moved, (*numbers_as_words(behind), *numbers_as_words(test))
 
 
 def _files(root: Path, images: list[Listed]) -> ImageFiles:

@@ -274,6 +274,17 @@ class ReidData:
             )
 
 
+def numbers_as_words(count: int, before: str = "") -> tuple[str, ...]:
+    """The words of labels that are numbers of the source, 0 to `count` - 1.
+
+    Raises:
+        ValueError: more than ten million, for which a list is no place.
+    """
+    if count > 10_000_000:
+        raise ValueError(f"labels: expected numbers below 10,000,000, got {count - 1}")
+    return tuple(f"{before}{number}" for number in range(count))
+
+
 def concatenate(splits: Sequence[ReidSplit]) -> ReidSplit:
     """Puts splits that share one numbering of labels one after the other."""
     if not splits:

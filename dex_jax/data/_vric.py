@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dex_jax.data._label_files import Line
-from dex_jax.data._reader import Listed, Origin, Reader, keep_apart, open_reader
+from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import Protocol, ReidData
 
 SIDES = {"train": "train", "query": "probe", "gallery": "gallery"}
@@ -36,9 +36,8 @@ def load_vric(
     """
     reader = open_reader(ORIGIN, root, on_bad_image=on_bad_image, verify=verify)
     sides = {side: _read(reader, word) for side, word in SIDES.items()}
-    return reader.finish(
-        keep_apart(sides), Protocol("VRIC single shot"), published=PUBLISHED
-    )
+    protocol = Protocol("VRIC single shot")
+    return reader.finish(sides, protocol, published=PUBLISHED, restarts=True)
 
 
 def _read(reader: Reader, word: str) -> list[Listed]:
