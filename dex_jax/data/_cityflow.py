@@ -236,7 +236,8 @@ def _annotation(path: str | Path | None, size: int, listing: str) -> np.ndarray:
 
 def _load(path: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
     # A damaged header makes numpy stumble in a dozen ways.
     except Exception as error:
         raise ValueError(f"{path}: not a table of integers ({error})") from None

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,82 @@ def test_an_annotation_of_the_test_images(root, tmp_path):
         load_cityflow(root, gallery_labels=tmp_path / "none.npy")
 
 
+def test_the_labels_without_the_pictures(root, tmp_path):
+    whole = load_cityflow(root)
+    for folder in ("image_train", "image_test", "image_query"):
+        shutil.rmtree(root / folder)
+    np.save(tmp_path / "query.npy", np.array([[6, 96], [6, 96], [7, 97], [8, 98]]))
+    with pytest.raises(FileNotFoundError, match="expected a folder that holds"):
+        load_cityflow(root)
+    with pytest.warns(UserWarning, match="cityflow"):
+        data = load(
+            "cityflow",
+            root=root.parent,
+            on_bad_image="later",
+            query_labels=tmp_path / "query.npy",
+        )
+    assert data.query.identities.tolist() == [96, 96, 97, 98]
+    assert data.gallery.names == whole.gallery.names
+    assert data.train.tracklets.tolist() == whole.train.tracklets.tolist()
+    with pytest.raises(FileNotFoundError, match="no such image file"):
+        data.gallery.images[0]
+
+
+@pytest.mark.parametrize("form", ["npy", "txt", "csv"])
+def test_an_annotation_that_pandas_wrote(root, tmp_path, form):
+    rows = np.array([[6, 96], [6, 96], [np.nan, np.nan], [8, 98]])
+    path = tmp_path / f"query.{form}"
+    if form == "npy":
+        np.save(path, rows)
+    else:
+        np.savetxt(path, rows, fmt="%.1f", delimiter="," if form == "csv" else " ")
+    data = load_cityflow(root, query_labels=path)
+    assert data.query.identities.tolist() == [96, 96, -1, 98]
+    assert data.query.cameras.tolist() == [6, 6, -1, 8]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[6, 96], [6, 96.5], [7, 97], [8, 98]], r"got \[6.0, 96.5\] in row 1"),
+        ([[6, 96], [6, 96], [7, -2], [8, 98]], r"got \[7, -2\] in row 2"),
+        ([[6, 96], [6, 96], [7, 97], [8, np.inf]], r"got \[8.0, inf\] in row 3"),
+        ([[True, False]] * 4, r"got bool \(4, 2\)"),
+        ([["a", "b"]] * 4, r"got <U1 \(4, 2\)"),
+    ],
+)
+def test_an_annotation_of_other_values(root, tmp_path, rows, message):
+    np.save(tmp_path / "query.npy", np.array(rows))
+    with pytest.raises(ValueError, match=rf"query.npy: expected integers .*{message}"):
+        load_cityflow(root, query_labels=tmp_path / "query.npy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"PK\x03\x04",
+        b"1 2\n3\n4 5\n6 7\n",
+        b"a b\n" * 4,
+        b"\xff\xfe",
+    ],
+)
+@pytest.mark.parametrize("form", ["npy", "txt"])
+def test_an_annotation_that_is_no_table(root, tmp_path, content, form):
+    path = tmp_path / f"query.{form}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"query\.{form}"):
+        load_cityflow(root, query_labels=path)
+
+
+def test_an_annotation_runs_no_code(root, tmp_path):
+    path = tmp_path / "query.npy"
+    np.save(path, np.array([[print, 1]] * 4, object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"query\.npy: not a table of integers"):
+        load_cityflow(root, query_labels=path)
+
+
 def test_everything_wrong_comes_in_one_error(root):
     (root / "image_train" / "000002.jpg").unlink()
     (root / "image_test" / "000003.jpg").write_bytes(b"")
@@ -204,6 +281,7 @@ def test_a_flat_folder_of_synthetic_images(tmp_path):
     data = load_vehiclex(tmp_path)
     assert data.train.identities.tolist() == [3] * 4 + [41] * 4
     assert "1 file(s) of another name are left out" in data.notes
+    assert any("'contact.jpg', expected was a name" in note for note in data.notes)
     with pytest.raises(FileNotFoundError, match="no_such or images named like"):
         load_vehiclex(tmp_path, images="no_such")
 

@@ -1,7 +1,9 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dex_jax.data import class_labels, load
 from dex_jax.data._catalog import LOADERS
@@ -148,6 +150,119 @@ def test_market_junk_and_distractors(tmp_path):
     assert data.protocol.remove_same_camera
     kept = load_market1501(root, junk="keep")
     assert kept.gallery.identities.tolist() == [-1, 0, 1, 3]
+
+
+ODD = {
+    "12345_c17s1_000451_03.png": (12345, 17),
+    "00007_c2s1_000301_01.JPG": (7, 2),
+    "0008_c9_0001.bmp": (8, 9),
+    "9_c1.webp": (9, 1),
+    "0010_c6s3_000001_00.jpg.jpg": (10, 6),
+}
+STRANGE = ["car.jpg", "._0007_c2s1_000301_01.jpg", "0007_c2s1_000301_01.txt", "7_c.jpg"]
+
+
+def add_odd_names(root):
+    pixels = Image.new("RGB", (4, 3))
+    for name in ODD:
+        pixels.save(root / "bounding_box_test" / name)
+    for name in STRANGE:
+        (root / "bounding_box_test" / name).write_bytes(fake_sets.PIXELS)
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmc"])
+def test_folders_like_those_of_market(tmp_path, name):
+    """Other formats, capital endings, more identities and cameras, as they are."""
+    root = TREES[name](tmp_path)
+    before = LOADERS[name](root)
+    add_odd_names(root)
+    data = LOADERS[name](root)
+    assert len(data.gallery) == len(before.gallery) + len(ODD)
+    rows = zip(data.gallery.identities, data.gallery.cameras, strict=True)
+    read = dict(zip(data.gallery.names, rows, strict=True))
+    for file, (identity, camera) in ODD.items():
+        assert read[f"bounding_box_test/{file}"] == (identity, camera)
+        row = data.gallery.names.index(f"bounding_box_test/{file}")
+        assert data.gallery.images[row].shape == (3, 4, 3)
+
+
+def test_what_does_not_match_is_counted_and_explained(tmp_path):
+    root = fake_sets.market(tmp_path)
+    add_odd_names(root)
+    with pytest.warns(UserWarning, match="market1501") as caught:
+        load("market1501", root=root)
+    said = str(caught[0].message)
+    assert "bounding_box_test: 5 other file(s) are not read, first '._0007_c2s" in said
+    assert "expected names such as 0002_c1s1_000451_03.jpg" in said
+    assert ".png" in said and ".bmp" in said
+
+
+def test_a_folder_of_other_names_says_what_it_expects(tmp_path):
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        fake_sets.images(tmp_path / folder, ["car.jpg"])
+    with pytest.raises(
+        ValueError, match=r"holds no image; .* first 'car.jpg': expected"
+    ):
+        load_market1501(tmp_path)
+
+
+def test_other_endings_in_lists(tmp_path):
+    """Lists that name the ending, or leave it out where it is .jpg."""
+    root = fake_sets.vehicleid(tmp_path)
+    path = root / "train_test_split" / "train_list.txt"
+    (root / "image" / "0000100.jpg").rename(root / "image" / "0000100.PNG")
+    path.write_text(path.read_text().replace("0000100 ", "0000100.PNG "))
+    assert load_vehicleid(root).train.names[0] == "image/0000100.PNG"
+    root = fake_sets.veriwild(tmp_path)
+    path = root / "train_test_split" / "train_list.txt"
+    first = path.read_text().split()[0]
+    (root / "images" / f"{first}.jpg").rename(root / "images" / f"{first}.png")
+    path.write_text(path.read_text().replace(first, f"{first}.png"))
+    data = load_veriwild(root)
+    assert data.train.names[0] == f"images/{first}.png"
+    assert data.train.cameras[0] != -1
+    root = fake_sets.veri(tmp_path)
+    path = root / "name_query.txt"
+    fake_sets.images(root / "image_query", ["12345_c1234_1.bmp"])
+    path.write_text(path.read_text() + "12345_c1234_1.bmp\n")
+    data = load_veri776(root)
+    assert (data.query.identities[-1], data.query.cameras[-1]) == (12345, 1234)
+
+
+@pytest.mark.parametrize("name", ["vric", "msmt17"])
+def test_renumbered_identities_keep_their_words(tmp_path, name):
+    data = LOADERS[name](TREES[name](tmp_path))
+    words = data.words["identities"]
+    asked = [words[i] for i in data.query.identities]
+    assert asked == {"vric": ["0", "1", "2"], "msmt17": ["0"]}[name]
+    assert [words[i] for i in data.train.identities[:2]] == [
+        "0",
+        {"vric": "0", "msmt17": "1"}[name],
+    ]
+
+
+LABELS_ALONE = {
+    "veri776": ["image_train", "image_test", "image_query"],
+    "vehicleid": ["image"],
+    "veriwild": ["images"],
+    "vric": ["train_images", "probe_images", "gallery_images"],
+    "msmt17": ["train", "test"],
+}
+
+
+@pytest.mark.parametrize("name", list(LABELS_ALONE))
+def test_labels_are_read_without_the_pictures(tmp_path, name):
+    root = TREES[name](tmp_path)
+    whole = LOADERS[name](root)
+    for folder in LABELS_ALONE[name]:
+        shutil.rmtree(root / folder)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        LOADERS[name](root)
+    data = LOADERS[name](root, on_bad_image="later")
+    assert data.gallery.names == whole.gallery.names
+    np.testing.assert_array_equal(data.query.identities, whole.query.identities)
+    with pytest.raises(FileNotFoundError, match="no such image file"):
+        data.query.images[0]
 
 
 def test_duke(tmp_path):

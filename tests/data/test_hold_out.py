@@ -37,6 +37,39 @@ def data():
     return _data(_split(grid[:, 0], grid[:, 1]), top=100)
 
 
+def test_synthetic_labels_have_words_beside_real_ones():
+    pixels = np.zeros((2, 2, 2, 3), np.uint8)
+    train = ReidSplit(pixels, ("a", "b"), np.array([0, 1]), np.array([0, 0]))
+    nothing = train.take([])
+    data = ReidData(
+        "set",
+        train,
+        nothing,
+        nothing,
+        Protocol("set"),
+        "v1",
+        identity_names=("v02", "v17", "v90"),
+        camera_names=("c1",),
+    )
+    sim = ReidSplit(
+        pixels,
+        ("x", "y"),
+        np.array([0, 2]),
+        np.array([5, 5]),
+        domains=np.array(["sim"] * 2),
+    )
+    more = add_synthetic(data, sim)
+    words = more.words
+    found = [words["identities"][i] for i in more.train.identities]
+    assert found == ["v02", "v17", "sim:0", "sim:2"]
+    assert [words["cameras"][c] for c in more.train.cameras] == [
+        "c1",
+        "c1",
+        "sim:5",
+        "sim:5",
+    ]
+
+
 def test_one_query_for_each_identity_and_camera(data):
     held = hold_out(data, identities=4, seed=1)
     assert len(held.query) == 12

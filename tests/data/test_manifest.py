@@ -226,6 +226,87 @@ def test_parquet_reads_like_csv(make, tmp_path):
     assert data.gallery.identities.tolist() == plain.gallery.identities.tolist()
 
 
+PANDAS = [
+    "a.png,train,17.0,2.0,1.0,",
+    "b.png,train,18.0,,,",
+    "c.png,query,90.0,1.0,nan,",
+    '"d,1.png",gallery,-1.0,nan,,',
+    "e.png,gallery,NaN,3.0,,",
+    "a.png,gallery,90.0,2.0,<NA>,",
+]
+
+
+def test_labels_that_pandas_made_floating_point_numbers(make):
+    data = load("manifest", root=make(PANDAS))
+    assert data.words == {"identities": ["17", "18", "90"], "cameras": ["1", "2", "3"]}
+    assert data.train.identities.tolist() == [0, 1]
+    assert data.train.cameras.tolist() == [1, -1]
+    assert data.train.tracklets.tolist() == [0, -1]
+    assert data.query.identities.tolist() == [2]
+    assert data.query.tracklets.tolist() == [-1]
+    # Junk, unlabelled, found.
+    assert data.gallery.identities.tolist() == [-1, -1, 2]
+    assert data.gallery.cameras.tolist() == [-1, 2, 1]
+
+
+def test_the_same_labels_as_whole_numbers_are_the_same(make):
+    whole = [row.replace(".0,", ",").replace("nan", "") for row in PANDAS]
+    whole = [row.replace("NaN", "").replace("<NA>", "") for row in whole]
+    floating = load("manifest", root=make(PANDAS))
+    plain = load("manifest", root=make(whole))
+    assert plain.words == floating.words
+    for side in ("train", "query", "gallery"):
+        a, b = getattr(plain, side), getattr(floating, side)
+        for kind in ("identities", "cameras", "tracklets"):
+            np.testing.assert_array_equal(getattr(a, kind), getattr(b, kind))
+
+
+@pytest.mark.parametrize("identity", ["nan", "NaN", "", " ", "-1.0", "<NA>"])
+def test_a_training_image_needs_an_identity(make, identity):
+    path = make(["b.png,train,1.0,,,", f"a.png,train,{identity},,,"])
+    message = f"{path}, line 3, column 'identity': train row without identity: "
+    with pytest.raises(ValueError, match=re.escape(f"{message}{identity!r}")):
+        load("manifest", root=path)
+
+
+def test_a_junk_query_of_pandas(make):
+    with pytest.raises(ValueError, match=r"column .identity.: junk query: .-1\.0"):
+        load("manifest", root=make(["a.png,query,-1.0,,,"]))
+
+
+def test_labels_that_may_be_meant_as_one_are_named(make):
+    rows = [
+        "a.png,train,1,7,,",
+        "b.png,train,0001,07,,",
+        "c.png,train,1 ,7,,",
+        "e.png,train,2,8,,",
+    ]
+    with pytest.warns(UserWarning, match=r"identity: '0001', '1' and '1 ' are read"):
+        data = load("manifest", root=make(rows))
+    assert any(note.startswith("camera: '07' and '7' are") for note in data.notes)
+    assert data.words["identities"] == ["0001", "1", "1 ", "2"]
+    # Each domain has numbers of its own.
+    rows = ["a.png,train,1,7,,real", "b.png,train,0001,07,,sim"]
+    assert load("manifest", root=make(rows)).notes == ()
+
+
+def test_the_labels_without_the_pictures(make, tmp_path):
+    path = make(ROWS)
+    whole = load("manifest", root=path)
+    for picture in tmp_path.glob("*.png"):
+        picture.unlink()
+    with pytest.raises(ValueError, match="file not found"):
+        load("manifest", root=path)
+    data = load("manifest", root=path, on_bad_image="later")
+    assert data.gallery.names == whole.gallery.names
+    assert data.gallery.identities.tolist() == whole.gallery.identities.tolist()
+    assert data.source != whole.source
+    with pytest.raises(FileNotFoundError, match=r"b\.png: no such image file"):
+        data.gallery.images[0]
+    with pytest.raises(ValueError, match="verify: reads every image"):
+        load("manifest", root=path, on_bad_image="later", verify=True)
+
+
 def test_a_missing_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such manifest; give the table"):
         load("manifest", root=tmp_path)

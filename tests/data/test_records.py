@@ -108,3 +108,34 @@ def test_queries_need_a_gallery():
         ReidData("x", split, split, empty_split(), Protocol("x"), "v1")
     with pytest.raises(ValueError, match="name and source"):
         ReidData("x", split, split, split, Protocol("x"), "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 10**9}, "draws: expected at most 1000, got 1000000000"),
+        ({"draws": 0}, "draws: expected at least 1"),
+        ({"draw_seed": 10**30}, "draw_seed: expected at most"),
+        ({"top": 10**12}, "top: expected at most"),
+    ],
+)
+def test_a_protocol_has_bounds(options, message):
+    with pytest.raises(ValueError, match=message):
+        Protocol("any", **options)
+
+
+def test_words_of_labels():
+    train, none = _split([0, 1]), empty_split()
+    data = ReidData("set", train, none, none, Protocol("set"), "v1")
+    assert data.words == {}
+    named = ReidData(
+        "set",
+        train,
+        none,
+        none,
+        Protocol("set"),
+        "v1",
+        identity_names=("bus_0002", "plate 10"),
+        camera_names=("1",),
+    )
+    assert named.words == {"identities": ["bus_0002", "plate 10"], "cameras": ["1"]}
