@@ -7,6 +7,7 @@ a slow disk, so what was read is remembered, until a file is touched.
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import time
@@ -20,6 +21,8 @@ _BYTES = 16
 _NOTHING = bytes(_BYTES)
 # Smaller sets are read in a moment each time.
 _WORTH_KEEPING = 2_000
+# Files that a thread takes at a time.
+_AT_ONCE = 64
 # Clocks of file systems are coarse: a file may change twice in one of their ticks.
 _SETTLED_SECONDS = 2.0
 # A place that has seen more versions than these forgets the old ones.
@@ -38,27 +41,31 @@ def read_contents(files: ImageFiles) -> bytes:
     Args:
         files: N files; one that cannot be read has sixteen zeros.
     """
-    place = _place(files.root) if len(files) >= _WORTH_KEEPING else None
+    root = os.path.abspath(files.root)
+    place = _place(root) if len(files) >= _WORTH_KEEPING else None
     known = {} if place is None else _remembered(place)
     fresh: dict[bytes, bytes] = {}
+
+    def some(start: int) -> list[bytes]:
+        names = files.names[start : start + _AT_ONCE]
+        return [_digest(os.path.join(root, name), known, fresh) for name in names]
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(
-            lambda i: _digest(files.path(i), known, fresh), range(len(files))
-        )
-        shown = show_progress(found, len(files), "reading images")
-        digests = b"".join(shown)
+        parts = pool.map(some, range(0, len(files), _AT_ONCE))
+        found = itertools.chain.from_iterable(parts)
+        digests = b"".join(show_progress(found, len(files), "reading images"))
     if place is not None and fresh:
         _remember(place, fresh if len(known) > _MOST_KEPT else known | fresh)
     return digests
 
 
-def _digest(path: Path, known: dict[bytes, bytes], fresh: dict[bytes, bytes]) -> bytes:
+def _digest(path: str, known: dict[bytes, bytes], fresh: dict[bytes, bytes]) -> bytes:
     try:
-        status = path.stat()
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return _NOTHING
         version = (
-            os.path.abspath(path),
+            path,
             status.st_dev,
             status.st_ino,
             status.st_size,
@@ -68,7 +75,7 @@ def _digest(path: Path, known: dict[bytes, bytes], fresh: dict[bytes, bytes]) ->
         key = _short(repr(version).encode())
         found = known.get(key) or fresh.get(key)
         if found is None:
-            with path.open("rb") as stream:
+            with open(path, "rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").digest()[:_BYTES]
             if abs(time.time() - status.st_ctime) > _SETTLED_SECONDS:
                 fresh[key] = found
@@ -81,10 +88,9 @@ def _short(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:_BYTES]
 
 
-def _place(root: Path) -> Path:
+def _place(root: str) -> Path:
     cache = os.environ.get("DEX_JAX_DATA") or Path.home() / ".cache/dex_jax"
-    name = _short(os.fsencode(os.path.abspath(root))).hex()
-    return Path(cache) / "contents" / name
+    return Path(cache) / "contents" / _short(os.fsencode(root)).hex()
 
 
 def _remembered(place: Path) -> dict[bytes, bytes]:

@@ -230,6 +230,7 @@ class ReidData:
         gallery: G images, possibly none.
         protocol: how it is scored.
         source: a version or hash that identifies the content; caches are keyed by it.
+            Of sets on disk it follows from the labels and the bytes of all images.
         identity_names: the word behind each identity number, where the source has
             words; empty where the number is the source's own.
         camera_names: the same for cameras.

@@ -1,12 +1,15 @@
 """Images to descriptors: sizes, scales, padding, devices, cache."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from PIL import Image
 
-from dex_jax.data import Protocol, ReidData, ReidSplit
+from dex_jax.data import Protocol, ReidData, ReidSplit, load
 from dex_jax.evaluation import _extraction, scaled_size
 from dex_jax.evaluation._extraction import (
     Cache,
@@ -198,3 +201,30 @@ def test_changed_code_makes_the_cache_old(tmp_path, monkeypatch):
     describe_cached(tmp_path, said)
     monkeypatch.setattr(_extraction, "code_version", lambda: "another")
     assert not describe_cached(tmp_path, said)[2]
+
+
+def test_a_replaced_picture_is_described_again(tmp_path):
+    """Of equal size, its times restored: nothing but the content tells it."""
+    pixels = np.full((10, 12, 3), 90, np.uint8)
+    for name in ("0.bmp", "1.bmp"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    table = tmp_path / "cars.csv"
+    table.write_text("path,split,identity\n0.bmp,query,a\n1.bmp,gallery,a\n")
+
+    said: list[str] = []
+    before = describe_cached(
+        tmp_path / "cache", said, data=load("manifest", root=table)
+    )
+    again = describe_cached(tmp_path / "cache", said, data=load("manifest", root=table))
+    assert again[2] and len(said) == 2
+
+    picture = tmp_path / "1.bmp"
+    status = picture.stat()
+    pixels[:, :6] = (250, 10, 80)
+    Image.fromarray(pixels).save(picture)
+    os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert picture.stat().st_size == status.st_size
+    after = describe_cached(tmp_path / "cache", said, data=load("manifest", root=table))
+    assert not after[2] and len(said) == 2
+    moved = after[0].gallery_features - before[0].gallery_features
+    assert np.abs(moved).max() > 0.05
