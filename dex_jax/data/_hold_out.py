@@ -10,7 +10,6 @@ from dex_jax.data._records import (
     ReidData,
     ReidSplit,
     concatenate,
-    numbers_as_words,
 )
 
 REAL = "real"
@@ -197,6 +196,7 @@ def add_synthetic(data: ReidData, split: ReidSplit) -> ReidData:
     if np.any(split.domains == REAL):
         raise ValueError("split: synthetic images must name a domain other than 'real'")
     sides = (data.train, data.query, data.gallery)
+    # A number that has a word stays with it, though no image may bear it.
     words = {"identities": data.identity_names, "cameras": data.camera_names}
     shift = [
         max(
@@ -214,22 +214,7 @@ def add_synthetic(data: ReidData, split: ReidSplit) -> ReidData:
         _shifted(split.tracklets, shift[2]),
         split.domains,
     )
-    return replace(
-        data,
-        train=concatenate([data.train, moved]),
-        identity_names=_more_words(data.identity_names, split.identities, split),
-        camera_names=_more_words(data.camera_names, split.cameras, split),
-    )
-
-
-def _more_words(
-    words: tuple[str, ...], labels: np.ndarray, split: ReidSplit
-) -> tuple[str, ...]:
-    """Names the labels of synthetic images too, where the real ones have names."""
-    if not words or not len(split):
-        return words
-    count = int(labels.max()) + 1
-    return words + numbers_as_words(count, before=f"{split.domains[0]}:")
+    return replace(data, train=concatenate([data.train, moved]))
 
 
 def _shifted(labels: np.ndarray, by: int) -> np.ndarray:

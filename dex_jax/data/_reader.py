@@ -15,10 +15,11 @@ from dex_jax.data._records import (
     Protocol,
     ReidData,
     ReidSplit,
-    numbers_as_words,
 )
 
 SIDES = ("train", "query", "gallery")
+# Of larger numbers a list would be mostly gaps.
+_MOST_WORDS = 10_000_000
 
 
 class Listed(NamedTuple):
@@ -275,7 +276,11 @@ def _keep_apart(
         for side, images in sides.items()
     }
     test = 1 + max(top["query"], top["gallery"])
-    return moved, (*numbers_as_words(behind), *numbers_as_words(test))
+    if behind + test > _MOST_WORDS:
+        return moved, ()
+    return moved, tuple(
+        str(number) for count in (behind, test) for number in range(count)
+    )
 
 
 def _files(root: Path, images: list[Listed]) -> ImageFiles:

@@ -252,7 +252,8 @@ class ReidData:
         """The source's own words, by label: `words["cameras"][3]` is camera 3.
 
         Holds "identities" and "cameras", each only where the labels are numbers that
-        were given to words; else a number is the source's own.
+        were given to words; else a number is the source's own. Labels of synthetic
+        images that were added are beyond the end of a list.
 
         Example:
             >>> nothing = ReidSplit((), (), np.empty(0, np.int64))
@@ -273,17 +274,6 @@ class ReidData:
             raise ValueError(
                 f"gallery: is empty while {len(self.query)} queries ask it"
             )
-
-
-def numbers_as_words(count: int, before: str = "") -> tuple[str, ...]:
-    """The words of labels that are numbers of the source, 0 to `count` - 1.
-
-    Raises:
-        ValueError: more than ten million, for which a list is no place.
-    """
-    if count > 10_000_000:
-        raise ValueError(f"labels: expected numbers below 10,000,000, got {count - 1}")
-    return tuple(f"{before}{number}" for number in range(count))
 
 
 def concatenate(splits: Sequence[ReidSplit]) -> ReidSplit:
