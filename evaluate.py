@@ -179,6 +179,9 @@ def open_source(flags: argparse.Namespace) -> evaluation.Source:
 def load_data(flags: argparse.Namespace) -> data.ReidData:
     """The data set of `--data`."""
     options = data.read_options(flags.option, flags=("root",))
+    if flags.root is not None and "verify" not in options:
+        # Labels need no images.
+        options.setdefault("on_bad_image", "later")
     try:
         return data.load(flags.data, root=flags.root, **options)
     except FileNotFoundError as error:

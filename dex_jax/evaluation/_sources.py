@@ -80,7 +80,8 @@ class EmbeddingSource:
         if images is not None:
             self.images = _images(images, self._file)
         elif data is not None:
-            self.images = {"query": data.query.images, "gallery": data.gallery.images}
+            self.images, absent = _present(data)
+            notes += absent
         self.notes: tuple[str, ...] = (*notes, *_stored_notes(self._file, paths[0]))
         self.facts: dict[str, Any] = {"embeddings_files": [str(p) for p in paths]}
 
@@ -188,6 +189,20 @@ def _stored_notes(file: EmbeddingFile, path: Path) -> tuple[str, ...]:
     if not isinstance(stored, list) or not all(isinstance(n, str) for n in stored):
         raise ValueError(f"{path}: meta: notes: expected a list of words")
     return tuple(stored)
+
+
+def _present(data: ReidData) -> tuple[dict[str, Images] | None, tuple[str, ...]]:
+    """The images of a data set; nothing and a note where files are absent."""
+    images: dict[str, Images] = {}
+    absent: list[str] = []
+    for side, split in (("query", data.query), ("gallery", data.gallery)):
+        images[side] = files = split.images
+        if isinstance(files, ImageFiles):
+            absent += [n for n in files.names if not (files.root / n).is_file()]
+    if absent:
+        note = f"{len(absent)} images are not there, first {absent[0]!r}: none is shown"
+        return None, (note,)
+    return images, ()
 
 
 def _images(root: Path, file: EmbeddingFile) -> dict[str, Images]:

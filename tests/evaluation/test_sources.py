@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from dex_jax import runs
 from dex_jax.data import Protocol, ReidData, ReidSplit
-from dex_jax.embeddings import save
+from dex_jax.data._vric import load_vric
+from dex_jax.embeddings import EmbeddingFile, save
 from dex_jax.evaluation import TABLES, EmbeddingSource, RunSource, _run_source
 from dex_jax.pipeline import normalize
+from tests.data import fake_sets
 from tests.evaluation.example import make_file
 
 
@@ -254,3 +256,24 @@ def test_the_protocol_travels_in_the_file(tmp_path):
     save(replace(make_file(), meta={"protocol": stored}), path)
     with pytest.raises(ValueError, match=r"e\.npz: meta: protocol"):
         EmbeddingSource([path])
+
+
+def test_labels_of_a_data_set_whose_images_are_absent(tmp_path):
+    root = fake_sets.vric(tmp_path)
+    data = load_vric(root, on_bad_image="later")
+    sides = {"query": len(data.query), "gallery": len(data.gallery)}
+    rows = {side: np.eye(count, 4) for side, count in sides.items()}
+    file = EmbeddingFile(
+        rows["query"], rows["gallery"], data.query.names, data.gallery.names
+    )
+    save(file, tmp_path / "mine.npz")
+    source = EmbeddingSource([tmp_path / "mine.npz"], data=data)
+    assert source.images is not None and not any("not there" in n for n in source.notes)
+    (root / data.gallery.names[1]).unlink()
+    source = EmbeddingSource([tmp_path / "mine.npz"], data=data)
+    assert source.images is None
+    assert any(
+        "1 images are not there, first 'gallery_images/c1" in n for n in source.notes
+    )
+    found = source.embeddings(None).gallery_identities
+    assert found is not None and found.tolist() == data.gallery.identities.tolist()
