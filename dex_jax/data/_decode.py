@@ -100,11 +100,11 @@ def decode(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, cut short, of another format, a folder or a pipe; it
-            has more pixels than the environment's DEX_JAX_MAX_PIXELS allows
-            (89,478,485 by default; read from its header, before memory is taken); its
-            numbers have no scale, as those of floating-point TIFF files. Names the
-            file. Or `path` is no path.
+        ValueError: it is empty, cut short, of another format, a folder, a pipe, or the
+            disk does not give it; it has more pixels than the environment's
+            DEX_JAX_MAX_PIXELS allows (89,478,485 by default; read from its header,
+            before memory is taken); its numbers have no scale, as those of
+            floating-point TIFF files. Names the file. Or `path` is no path.
 
     Example:
         >>> import tempfile
@@ -119,14 +119,24 @@ def decode(path: str | os.PathLike[str]) -> np.ndarray:
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path: expected that of an image file, got {path!r}")
     path = Path(path)
+    try:
+        content = _read(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # no right to read it, a disk that fails
+        why = error.strerror or str(error)
+        raise ImageError(str(path), "cannot be read", why) from error
+    return decode_bytes(content, str(path))
+
+
+def _read(path: Path) -> bytes:
     if path.is_dir():
         raise ValueError(f"{path}: expected an image file, got a folder")
-    check_file(path, "image file")
-    size, most = path.stat().st_size, _most_pixels()
+    size, most = check_file(path, "image file").stat().st_size, _most_pixels()
     if size > _BYTES_A_PIXEL * most + _HEADER:
         why = f"{size:,} bytes, more than {most:,} pixels need; {LIMIT} sets the limit"
         raise ImageError(str(path), "is too large", why)
-    return decode_bytes(path.read_bytes(), str(path))
+    return path.read_bytes()
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:

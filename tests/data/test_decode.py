@@ -385,6 +385,14 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path):
         decode("a\0.jpg")
 
 
+def test_what_the_disk_does_not_give(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with pytest.raises(ValueError, match=r"loop\.jpg: image file cannot be read \("):
+        decode(tmp_path / "loop.jpg")
+    with pytest.raises(ValueError, match=r"cannot be read \(File name too long"):
+        decode(tmp_path / f"{'a' * 300}.jpg")
+
+
 def test_a_split_reads_its_files_the_same_way(tmp_path):
     Image.fromarray(DEEP).save(tmp_path / "a.png")
     files = ImageFiles(tmp_path, ["a.png"])

@@ -271,6 +271,20 @@ def test_duke(tmp_path):
     assert data.gallery.cameras.tolist() == [8, 3]
 
 
+def test_numbers_that_pandas_made_floating_point_ones(tmp_path):
+    root = fake_sets.vric(tmp_path)
+    whole = load_vric(root).train
+    path = root / "vric_train.txt"
+    lines = [line.split() for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{name} {i}.0 {c}.0\n" for name, i, c in lines))
+    floating = load_vric(root).train
+    np.testing.assert_array_equal(floating.identities, whole.identities)
+    np.testing.assert_array_equal(floating.cameras, whole.cameras)
+    path.write_text(f"{lines[0][0]} nan 1\n")
+    with pytest.raises(ValueError, match="line 1: identity is not a number: 'nan'"):
+        load_vric(root)
+
+
 @pytest.mark.parametrize("release", [1, 2])
 def test_msmt_test_identities_restart(tmp_path, release):
     data = load_msmt17(fake_sets.msmt(tmp_path, release=release))

@@ -1,6 +1,7 @@
 """Altered files: every reader of data sets reads them or says what is wrong."""
 
 import io
+import os
 import random
 import warnings
 from collections.abc import Callable
@@ -239,4 +240,21 @@ def test_entities_are_refused_before_they_grow(city):
     bomb = f'<?xml version="1.0"?><!DOCTYPE x [{entities}]><x>&a11;</x>'
     (city / "train_label.xml").write_text(bomb)
     with pytest.raises(ValueError, match="document type declaration is not read"):
+        LOADERS["cityflow"](city)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "train_label.xml",
+        "name_query.txt",
+        "test_track_id.txt",
+        "image_query/000001.jpg",
+    ],
+)
+def test_pipes_are_not_opened(city, file):
+    """Reading one would never end."""
+    (city / file).unlink()
+    os.mkfifo(city / file)
+    with pytest.raises(ValueError, match=r"is a pipe, socket or device|file not found"):
         LOADERS["cityflow"](city)

@@ -1,5 +1,6 @@
 """Tables that nobody should trust."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -42,3 +43,15 @@ def test_a_table_that_is_too_large_is_not_read(write):
         stream.truncate(2 << 30)  # sparse
     with pytest.raises(ValueError, match="manifest of 2,147,483,648 bytes, at most"):
         load("manifest", root=path)
+
+
+def test_every_fault_of_a_picture_is_listed(write, tmp_path, monkeypatch):
+    path = write([f"{name}.png,query,1" for name in "abc"])
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "b.png", "TIFF")
+    Image.new("RGB", (9, 9)).save(tmp_path / "c.png")
+    monkeypatch.setenv("DEX_JAX_MAX_PIXELS", "80")
+    with pytest.raises(ValueError, match="2 problems") as caught:
+        load("manifest", root=path, verify=True)
+    said = str(caught.value)
+    assert "line 3, column 'path': image has no scale that leads to 8 bits" in said
+    assert "line 4, column 'path': image is too large: 'c.png'" in said
