@@ -177,6 +177,9 @@ class Reader:
     def _without_repeats(self, images: list[Listed]) -> list[Listed]:
         first: dict[str, Listed] = {}
         for image in images:
+            if not _is_utf8(image.name):
+                kind = "name is not UTF-8"
+                self.problems.add(kind, self.root, value=image.name)
             if leaves_folder(image.name):
                 kind = "image outside of the data set's folder"
                 self.problems.add(kind, image.file, line=image.line, value=image.name)
@@ -281,6 +284,15 @@ def _keep_apart(
     return moved, tuple(
         str(number) for count in (behind, test) for number in range(count)
     )
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be written to files; that of any file on disk may not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(root: Path, images: list[Listed]) -> ImageFiles:

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -195,6 +196,16 @@ def test_what_does_not_match_is_counted_and_explained(tmp_path):
     assert "bounding_box_test: 5 other file(s) are not read, first '._0007_c2s" in said
     assert "expected names such as 0002_c1s1_000451_03.jpg" in said
     assert ".png" in said and ".bmp" in said
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path):
+    root = fake_sets.market(tmp_path)
+    name = os.fsdecode(b"0003_c1_caf\xe9.jpg")
+    (root / "query" / name).write_bytes(fake_sets.PIXELS)
+    with pytest.raises(
+        ValueError, match=r"name is not UTF-8: 'query/0003_c1_caf.udce9"
+    ):
+        load_market1501(root)
 
 
 def test_a_folder_of_other_names_says_what_it_expects(tmp_path):
