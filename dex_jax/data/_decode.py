@@ -7,6 +7,7 @@ augmentation and decodes nothing.
 import functools
 import io
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -148,6 +149,8 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     if not content:
         raise ImageError(name, "is empty")
     try:
+        if content.startswith(b"GIF8"):
+            _check_size(*_gif_size(content), len(content), name)
         with _open(content, name) as image:
             _check_size(*image.size, len(content), name)
             image.load()
@@ -183,6 +186,20 @@ def _check_size(width: int, height: int, size: int, name: str) -> None:
         raise ImageError(name, "is too large", f"{shown}, {LIMIT} allows {most:,}")
     if pixels > max(_SMALL, _PIXELS_A_BYTE * size):
         raise ImageError(name, "is too large", f"{shown} in {size:,} bytes")
+
+
+def _gif_size(content: bytes) -> tuple[int, int]:
+    """The size that holds a GIF file's first picture, which Pillow fills on opening."""
+    width, height, flags = struct.unpack("<HHB", content[6:11])
+    at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)  # behind the palette
+    while content[at] != ord(","):
+        if content[at] == ord("!"):  # an extension: blocks with their length in front
+            at += 2
+            while content[at]:
+                at += 1 + content[at]
+        at += 1
+    left, top, across, down = struct.unpack("<4H", content[at + 1 : at + 9])
+    return max(width, left + across), max(height, top + down)
 
 
 @functools.cache

@@ -68,9 +68,7 @@ def altered(content: bytes, rng: random.Random) -> bytes:
 
 def picture(form: str, image: Image.Image | None = None, **options: Any) -> bytes:
     values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    stream = io.BytesIO()
-    (image or Image.fromarray(values)).save(stream, form, **options)
-    return stream.getvalue()
+    return fake_sets.encoded(image or Image.fromarray(values), form, **options)
 
 
 def pictures() -> list[bytes]:
