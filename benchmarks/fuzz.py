@@ -151,7 +151,8 @@ def batches(name: str, *, inputs: int, seed: int, folder: Path) -> Iterator[dict
             first = last
         elif ended.returncode < 0 and said and "number" in said[-1]:
             why = signal.Signals(-ended.returncode).name
-            yield {"kind": f"signal: {why}"}
+            yield {"kind": f"signal: {why}", "seconds": SECONDS * (why == "SIGALRM")}
+            shutil.rmtree(folder / f"good{first}")
             first = said[-1]["number"] + 1
         else:
             raise RuntimeError(ended.stderr.decode(errors="replace")[-2000:])
@@ -166,10 +167,12 @@ def fuzz(name: str, *, inputs: int, seed: int, folder: Path) -> Found:
             continue
         kind = said["kind"]
         found.kinds[kind] += 1
-        found.slowest = max(found.slowest, said.get("seconds", SECONDS))
+        found.slowest = max(found.slowest, said["seconds"])
         found.peak = max(found.peak, said.get("peak", 0.0))
         if kind.startswith(("foreign", "signal")):
-            found.examples.setdefault(kind, folder / str(number))
+            place = folder / str(number)
+            if found.examples.setdefault(kind, place) != place:
+                shutil.rmtree(place, ignore_errors=True)
     return found
 
 
