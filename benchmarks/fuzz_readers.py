@@ -182,7 +182,7 @@ def read_cache(folder: Path) -> object:
 
 READERS: dict[str, Reader] = {
     "checkpoints": Reader(write_checkpoints, models.read_torch_checkpoint),
-    "images": Reader(write_images, data.decode),
+    "images": Reader(write_images, data.decode, errors=("ImageError",)),
     "embeddings .npz": Reader(write_npz, embeddings.read),
     "embeddings .npy": Reader(write_pair, embeddings.read),
     "embeddings .mat": Reader(write_mat, embeddings.read),

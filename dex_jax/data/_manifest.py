@@ -57,7 +57,7 @@ def load_manifest(
     Raises:
         FileNotFoundError: no such table.
         ValueError: everything wrong with the table or its files, the first 20 with
-            line, column and value.
+            line, column and value; queries and no gallery.
 
     Warns:
         UserWarning: queries whose identity the gallery lacks, with their count.
@@ -96,6 +96,8 @@ def load_manifest(
         _split(folder, [r for r in rows if r.split == name], identities, cameras)
         for name in SPLITS
     )
+    if len(query) and not len(gallery):
+        raise ValueError(f"{path}: lists {len(query)} queries and no gallery image")
     _warn_of_unanswerable(path, query, gallery)
     content = [path.read_bytes(), repr(sorted(faults)).encode()]
     if on_bad_image != "later":

@@ -106,6 +106,11 @@ class Reader:
         if not any(kept.values()):
             said = "".join(f"; {note}" for note in self.notes)
             raise ValueError(f"{self.name} in {self.root}: holds no image{said}")
+        if kept["query"] and not kept["gallery"]:
+            raise ValueError(
+                f"{self.name} in {self.root}: holds {len(kept['query'])} queries and "
+                "no gallery image"
+            )
         for side, images in kept.items():
             splits[side] = _split(self.root, images, domain)
             content.append(repr([tuple(i[:4]) for i in images]).encode())

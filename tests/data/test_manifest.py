@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from dex_jax.data import class_labels, load, write_manifest
+from tests.data import fake_sets
 
 HEADER = "path,split,identity,camera,tracklet,domain"
 ROWS = [
@@ -373,3 +374,18 @@ def test_bad_patterns(make, tmp_path, patterns, message):
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         write_manifest(tmp_path / "no", tmp_path / "o.csv", patterns={"train": ".*"})
+
+
+def test_queries_without_a_gallery_name_their_file(tmp_path):
+    (tmp_path / "q.csv").write_text("path,split,identity\na.jpg,query,1\n")
+    fake_sets.images(tmp_path, ["a.jpg"])
+    with pytest.raises(ValueError, match=r"q\.csv: lists 1 queries and no gallery im"):
+        load("manifest", root=tmp_path / "q.csv")
+
+
+def test_a_folder_of_queries_alone_is_named(tmp_path):
+    root = fake_sets.market(tmp_path)
+    for path in (root / "bounding_box_test").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"{root}.*no gallery image|bounding_box_te"):
+        load("market1501", root=root)
