@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from dex_jax._checks import check_choice
+from dex_jax._checks import check_choice, whole_file
 from dex_jax.models._build import BACKBONES, backbone
 from dex_jax.models._chain import Chain
 from dex_jax.models._fitting import Fit, choose, find_fits
@@ -172,6 +172,8 @@ def save_torch_weights(
 ) -> None:
     """Writes the backbone as safetensors that PyTorch loads under its own names.
 
+    The file takes its place whole: after an error an older one stands as it was.
+
     Args:
         module: as for `torch_tensors`.
         path: file to write, ending in `.safetensors`; its folder must exist.
@@ -198,7 +200,8 @@ def save_torch_weights(
         raise FileNotFoundError(f"path: there is no folder {path.parent}")
     tensors = torch_tensors(module, dialect=dialect)
     contiguous = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
-    save_file(contiguous, path, metadata={"format": "pt"})
+    with whole_file(path) as partial:
+        save_file(contiguous, partial, metadata={"format": "pt"})
 
 
 class _Target(NamedTuple):

@@ -133,6 +133,20 @@ def test_every_branch_gets_its_own_copy():
         models.torch_tensors(network)
 
 
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    def fill_disk(tensors, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    network = models.backbone("resnet_slim", width=2)
+    models.save_torch_weights(network, tmp_path / "x.safetensors")
+    whole = (tmp_path / "x.safetensors").read_bytes()
+    monkeypatch.setattr("dex_jax.models._weights.save_file", fill_disk)
+    with pytest.raises(OSError, match="No space"):
+        models.save_torch_weights(network, tmp_path / "x.safetensors")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [whole]
+
+
 def test_where_to_save_is_checked(tmp_path):
     network = models.backbone("resnet_slim", width=2)
     with pytest.raises(ValueError, match=r"ending in \.safetensors, got .*x\.pth"):
