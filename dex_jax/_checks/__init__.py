@@ -27,6 +27,8 @@ from dex_jax._checks._options import (
     check_masked_count,
     check_number,
 )
+from dex_jax._checks._outputs import check_new_file, check_parents
+from dex_jax._checks._plain_text import plain_text
 from dex_jax._checks._rows import check_rows, check_same_width, check_values, read_rows
 from dex_jax._checks._scores import narrow_scores, ranked_scores
 from dex_jax._checks._warnings import warn_user
@@ -44,8 +46,10 @@ __all__ = [
     "check_ids",
     "check_masked_count",
     "check_memory",
+    "check_new_file",
     "check_number",
     "check_paired_ids",
+    "check_parents",
     "check_rows",
     "check_same_width",
     "check_values",
@@ -54,6 +58,7 @@ __all__ = [
     "missing_extra",
     "narrow_scores",
     "on_any_mesh",
+    "plain_text",
     "ranked_scores",
     "read_array",
     "read_matrix",
