@@ -10,6 +10,7 @@ a line a query as CSV, figures, and one HTML page to look at.
 
 import argparse
 import dataclasses
+import io
 import sys
 import time
 import warnings
@@ -49,14 +50,23 @@ OWNERS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads the flags, checks all that can be checked, works, reports."""
     flags = read_flags(argv)
+    # A name that the terminal's encoding lacks shall not end the work.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A CPU computes in this thread, whose heap alone can keep the memory of a batch.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         evaluate(flags)
     except MISTAKES as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
+        message = report.plain_text(f"evaluate.py: {error}", lines=True)
+        print(message, file=sys.stderr)
         return 2
     return 0
+
+
+def say(text: str) -> None:
+    """Prints a line; what came from files in it cannot steer the terminal."""
+    print(report.plain_text(text))
 
 
 def evaluate(flags: argparse.Namespace) -> None:
@@ -77,14 +87,12 @@ def evaluate(flags: argparse.Namespace) -> None:
     protocol = asked_protocol(flags, source.protocol)
     name = evaluation.report_name(rerank, flags.sweep)
     folder = flags.out or Path("reports") / source.name / name
-    report.check_folder(folder, force=flags.force)
-    print(protocol.describe())
+    check_outputs(flags, folder)
+    say(protocol.describe())
 
     file = source.embeddings(None)
     if flags.export:
-        meta = {**file.meta, "protocol": dataclasses.asdict(protocol)}
-        embeddings.save(dataclasses.replace(file, meta=meta), flags.export)
-        print(f"wrote {flags.export}")
+        export(flags, file, protocol)
     if grid is not None and file.query_identities is None:
         raise ValueError("--sweep: compares scores, which needs identities")
     explained = tuple(evaluation.find_query(file, word) for word in flags.explain)
@@ -93,10 +101,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     for row in rows:
         vectors = source.embeddings(row.scales)
         results.append(evaluation.run_row(vectors, row, protocol, cache=cache))
-        print(results[-1].line())
+        say(results[-1].line())
 
-    if flags.submission:
-        print(evaluation.submit(flags.submission, file, rows[-1].pipeline))
     found = report.Report(
         title=f"{source.name}: {table.title}",
         file=file,
@@ -110,14 +116,44 @@ def evaluate(flags: argparse.Namespace) -> None:
             *evaluation.tracklet_notes(file, rows),
             *evaluation.self_match_notes(file, protocol),
         ),
-        sweep=evaluation.sweep(file, grid, protocol) if grid else None,
         explained=explained,
     )
+    # Shown before anything else that may fail.
     found.print()
+    if flags.submission:
+        chain = rows[-1].pipeline
+        say(evaluation.submit(flags.submission, file, chain, replace=flags.force))
+    if grid is not None:
+        found = dataclasses.replace(found, sweep=evaluation.sweep(file, grid, protocol))
+        found.print_sweep()
     start = time.perf_counter()
     report.write_report(found, folder, force=flags.force, brief=flags.brief)
     page = report.FIGURES_FILE if flags.brief else report.PAGE
-    print(f"report in {time.perf_counter() - start:.0f} s: {folder / page}")
+    say(f"report in {time.perf_counter() - start:.0f} s: {folder / page}")
+
+
+def check_outputs(flags: argparse.Namespace, folder: Path) -> None:
+    """Refuses outputs that cannot be written, or would replace what nobody named."""
+    named = {
+        "--out": folder,
+        "--export": flags.export,
+        "--submission": flags.submission,
+    }
+    report.check_apart({name: path for name, path in named.items() if path})
+    report.check_folder(folder, force=flags.force)
+
+
+def export(
+    flags: argparse.Namespace,
+    file: embeddings.EmbeddingFile,
+    protocol: data.Protocol,
+) -> None:
+    """Writes the embeddings file, with the protocol that it is scored by."""
+    # Describing images takes long: another file may stand there by now.
+    report.check_file(flags.export, "--export", force=flags.force)
+    meta = {**file.meta, "protocol": dataclasses.asdict(protocol)}
+    embeddings.save(dataclasses.replace(file, meta=meta), flags.export)
+    say(f"wrote {flags.export}")
 
 
 def score(flags: argparse.Namespace) -> None:
@@ -137,8 +173,9 @@ def score(flags: argparse.Namespace) -> None:
         asked_protocol(flags, protocol),
         order=order,
         submission=flags.submission,
+        replace=flags.force,
     ):
-        print(line)
+        say(line)
 
 
 def asked_protocol(flags: argparse.Namespace, protocol: data.Protocol) -> data.Protocol:
@@ -195,9 +232,11 @@ def check_flags(flags: argparse.Namespace) -> None:
             if getattr(flags, other) not in (None, False, []):
                 raise ValueError(f"--{other}: has no effect with --{given}")
     if flags.export:
-        report.check_file(flags.export, "--export", suffix=".npz")
+        report.check_file(flags.export, "--export", suffix=".npz", force=flags.force)
     if flags.submission:
-        report.check_file(flags.submission, "--submission")
+        report.check_file(flags.submission, "--submission", force=flags.force)
+    if flags.out:
+        check_outputs(flags, flags.out)
     for name, owners in OWNERS.items():
         given = any(getattr(flags, owner) for owner in owners.split(" or "))
         if getattr(flags, name) not in (None, []) and not given:
@@ -241,7 +280,11 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     divisors = ("positives", "min")
     add("--ap_denominator", choices=divisors, help="default: the data set's")
     add("--out", type=Path, help="report folder; default: reports/<run>/<chain>")
-    add("--force", action="store_true", help="replace a report that is there")
+    add(
+        "--force",
+        action="store_true",
+        help="replace what --out, --export and --submission name",
+    )
     add("--brief", action="store_true", help="report.json and CSV alone, no figures")
     add("--export", type=Path, help="also write the embeddings file")
     add("--submission", type=Path, help="write AI City's track2.txt of the last chain")
@@ -271,5 +314,7 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"note: {report.plain_text(str(message), lines=True)}\n"
+    )
     sys.exit(main())

@@ -69,15 +69,81 @@ def test_a_report_is_not_overwritten_by_accident(run, tmp_path):
     code, out, err = run(*BRIEF, "none", "--out", str(folder))
     assert code == 2 and "holds a report; --force replaces it" in err
     assert "baseline" not in out and (folder / "report.json").read_bytes() == before
-    (folder / "stale.txt").write_text("old")
     assert run(*BRIEF, "none", "--out", str(folder), "--force")[0] == 0
-    assert not (folder / "stale.txt").exists()
+    (folder / "thesis.txt").write_text("x")
+    code, out, err = run(*BRIEF, "none", "--out", str(folder), "--force")
+    assert code == 2 and "does not replace: thesis.txt;" in err and "mAP" not in out
+    assert (folder / "thesis.txt").read_text() == "x"
     other = tmp_path / "precious"
     other.mkdir()
     (other / "thesis.tex").write_text("x")
     code, _, err = run("--rerank", "none", "--out", str(other), "--force")
     assert code == 2 and "exists and is no report" in err
     assert (other / "thesis.tex").exists()
+
+
+def test_nothing_is_replaced_without_force(run, tmp_path):
+    (tmp_path / "e.npz").write_text("mine")
+    (tmp_path / "t.txt").write_text("mine")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for flags, message in (
+        (("--export", "e.npz"), "--export: e.npz is there already; --force replaces"),
+        (("--submission", "t.txt"), "--submission: t.txt is there already"),
+        (("--out", "link", "--force"), "link: is a link, which is not replaced"),
+        (("--out", ".", "--force"), "report: expected the name of a folder, got '.'"),
+        (
+            ("--out", "new", "--export", "new/e.npz"),
+            "--export: new/e.npz lies in --out, new; give each its own place",
+        ),
+    ):
+        code, out, err = run(*BRIEF, "none", *flags)
+        assert code == 2 and message in err and out == ""
+    assert (tmp_path / "e.npz").read_text() == "mine"
+    assert (tmp_path / "t.txt").read_text() == "mine"
+    both = ("--export", "e.npz", "--submission", "t.txt", "--out", "new", "--force")
+    assert run(*BRIEF, "none", *both)[0] == 0
+    assert len(load(tmp_path / "e.npz").query_names) == 6
+    assert len((tmp_path / "t.txt").read_text().splitlines()) == 6
+
+
+def test_a_full_disk_leaves_no_half_files(run, tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text("mine")
+
+    def full(self, *_, **__):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    flags = ("--submission", "t.txt", "--out", "new", "--force")
+    code, out, err = run(*BRIEF, "none", *flags)
+    assert code == 2 and "No space left on device" in err and "mAP" in out
+    flags = ("--out", "new", "--force")
+    code, out, err = run(*BRIEF, "none", *flags)
+    assert code == 2 and "No space left on device" in err and "mAP" in out
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+    assert (tmp_path / "t.txt").read_text() == "mine"
+
+
+def test_words_of_files_are_shown_as_they_are(run, tmp_path):
+    file = make_file()
+    names = ("$x^{_$.jpg", "[/docs] \x1b[31m.jpg", *file.query_names[2:])
+    meta = {
+        "notes": ["[/docs] \x1b]0;title\x07", "[/b]"],
+        "protocol": {"name": "[/b] \x1b[2J"},
+        "loss": float("nan"),
+    }
+    save(replace(file, query_names=names, meta=meta), tmp_path / "evil.npz")
+    flags = ("--rerank", "dex(k=3)", "--explain", "0,$x^{_$.jpg", "--out", "r")
+    code, out, err = run(*flags, embeddings=str(tmp_path / "evil.npz"))
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out and "\x07" not in out
+    assert r"[/docs] \x1b]0;title\x07" in out and r"[/b] \x1b[2J: same-camera" in out
+    found = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert found["embeddings"]["loss"] is None
+    assert (tmp_path / "r" / "explain_000000.png").is_file()
+    code, _, err = run(*flags, "--images", "\x1b[31mabsent", embeddings="evil.npz")
+    assert code == 2 and "\x1b" not in err
 
 
 def test_each_chain_and_table_has_a_report_of_its_own(run, tmp_path):

@@ -21,6 +21,7 @@ def score_file(
     *,
     order: str | None = None,
     submission: str | os.PathLike | None = None,
+    replace: bool = False,
 ) -> Iterator[str]:
     """Scores the lists of a file and, with tracklets pulled in, the changed ones.
 
@@ -30,6 +31,7 @@ def score_file(
         protocol: how it is scored; of random galleries, only the one it ranks.
         order: of a pulled-in tracklet's images, as `pull_in_order` reads it.
         submission: where the pulled-in lists go, if anywhere; needs `order`.
+        replace: whether a submission that is there may be replaced.
 
     Yields:
         Lines to print.
@@ -50,7 +52,7 @@ def score_file(
         lists[f"{path}, tracklets pulled in"] = pulled
         if submission is not None:
             ids = np.asarray(top_k(pulled, k=min(KEPT, size)).ids)
-            write_submission(submission, ids, gallery=size)
+            write_submission(submission, ids, gallery=size, replace=replace)
             yield f"wrote {submission}: {len(ids)} lines"
     for name, found in lists.items():
         if labels.query_identities is None:

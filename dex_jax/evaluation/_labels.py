@@ -239,3 +239,35 @@ def pair_scores(
         genuine.append(scores[block][positive])
         impostor.append(scores[block][counted & ~positive])
     return np.concatenate(genuine), np.concatenate(impostor)
+
+
+def label_word(file: EmbeddingFile, kind: str, code: int) -> str:
+    """The user's own word for a label; its number where no word is known.
+
+    Args:
+        file: whose `meta["words"]` may hold lists of words, one for each number.
+        kind: `"identities"` or `"cameras"`.
+        code: the label.
+
+    Example:
+        >>> import numpy as np
+        >>> words = {"cameras": ["gate", "bridge"]}
+        >>> file = EmbeddingFile(
+        ...     np.eye(1, 4), np.eye(1, 4), ("q",), ("g",), meta={"words": words}
+        ... )
+        >>> label_word(file, "cameras", 1), label_word(file, "identities", 1)
+        ('bridge', '1')
+    """
+    words = file.meta.get("words")
+    named = words.get(kind) if isinstance(words, dict) else None
+    if isinstance(named, list | tuple) and 0 <= code < len(named):
+        word = named[code]
+        if isinstance(word, str) and word:
+            return word
+    return str(code)
+
+
+def camera_tag(file: EmbeddingFile, code: int) -> str:
+    """A camera in a few letters: its word, or "c" and the number it is called by."""
+    word = label_word(file, "cameras", code)
+    return f"c{word}" if word.isascii() and word.isdigit() else word

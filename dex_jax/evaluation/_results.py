@@ -21,6 +21,7 @@ from dex_jax.evaluation._labels import (
 )
 from dex_jax.evaluation._paper import Row
 from dex_jax.evaluation._statistics import (
+    LEAST_TESTED,
     Comparison,
     Interval,
     holm,
@@ -69,7 +70,8 @@ class Result:
     Attributes:
         row: the experiment.
         scored: its figures under the protocol; None where no labels are given.
-        interval: the 95 % bootstrap interval of mAP; None without labels.
+        interval: the 95 % bootstrap interval of mAP, not `known` for one identity
+            alone; None without labels.
         ids: int32 `[Q, K]`, the first K <= 100 gallery rows of every query.
         scores: float32 `[Q, K]`.
         seconds: time of the chain, compilation included.
@@ -255,6 +257,24 @@ def tracklet_notes(file: EmbeddingFile, rows: Sequence[Row]) -> list[str]:
         "the gallery has no tracklets: each image stands alone, DEx is alpha-QE and "
         "the tracklet step changes nothing"
     ]
+
+
+def interval_notes(results: Sequence[Result]) -> list[str]:
+    """Says what few identities mean for intervals and tests."""
+    if results[0].scored is None:
+        return []
+    count = len(np.unique(results[0].paired()[1]))
+    if count == 1:
+        return [
+            "all scored queries are of one identity: there is no interval, and no test "
+            "tells chains apart"
+        ]
+    if count < LEAST_TESTED:
+        return [
+            f"the scored queries are of {count} identities: intervals are rough, and "
+            "no test can end below p = .05"
+        ]
+    return []
 
 
 def score(ranked: np.ndarray | Ranking, file: Labelled, protocol: Protocol) -> Scored:

@@ -4,13 +4,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+# From so many identities on a sign-flip test can end below p = .05.
+LEAST_TESTED = 6
+
 
 class Interval(NamedTuple):
-    """A mean and its 95 % bootstrap interval."""
+    """A mean and its 95 % bootstrap interval; NaN bounds where there is none."""
 
     mean: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not np.isnan(self.low)
 
 
 class Comparison(NamedTuple):
@@ -35,14 +43,19 @@ def mean_interval(
         seed: of the draws.
 
     Returns:
-        The mean and the 2.5 % and 97.5 % points.
+        The mean and the 2.5 % and 97.5 % points; these are NaN where all queries are of
+        one identity, from which nothing is learned of others.
 
     Example:
         >>> import numpy as np
         >>> mean_interval(np.array([0.5, 0.5, 0.5]), np.array([1, 1, 2]))
         Interval(mean=0.5, low=0.5, high=0.5)
+        >>> mean_interval(np.array([0.2, 0.4, 0.6]), np.array([1, 1, 1])).known
+        False
     """
     sums, counts = _cluster_sums(values, clusters)
+    if len(sums) < 2:
+        return Interval(float(values.mean()), np.nan, np.nan)
     draws = _draw_clusters(len(sums), resamples, seed)
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -70,7 +83,8 @@ def paired_comparison(
         seed: of both.
 
     Returns:
-        The mean gain with its interval, and p, at least 1 / (resamples + 1).
+        The mean gain with its interval, and p, at least 1 / (resamples + 1) and, with
+        n identities, about 2 / 2^n: fewer than `LEAST_TESTED` cannot reach .05.
     """
     gain = values - baseline
     sums, _ = _cluster_sums(gain, clusters)

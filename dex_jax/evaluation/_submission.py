@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from dex_jax._checks import check_file, read_npy
+from dex_jax._checks import check_file, read_npy, whole_file
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation._results import rank_all
 from dex_jax.rerank import Pipeline, Ranking, chain, steps
@@ -14,15 +14,19 @@ from dex_jax.rerank import Pipeline, Ranking, chain, steps
 LENGTH = 100
 
 
-def write_submission(path: str | os.PathLike, ids: np.ndarray, *, gallery: int) -> None:
+def write_submission(
+    path: str | os.PathLike, ids: np.ndarray, *, gallery: int, replace: bool = True
+) -> None:
     r"""Writes one line a query: 100 gallery rows, counted from 1, best first.
 
     Args:
         path: where; replaced as a whole.
         ids: integers `[Q, K]`, K >= min(100, G), gallery rows counted from 0.
         gallery: G.
+        replace: whether a file that is there may be replaced.
 
     Raises:
+        FileExistsError: a file is there, and `replace` is False.
         ValueError: lists that are too short, repeat an image or leave the gallery.
 
     Example:
@@ -40,21 +44,25 @@ def write_submission(path: str | os.PathLike, ids: np.ndarray, *, gallery: int) 
     ids = ids[:, :length]
     for row, line in enumerate(ids):
         _check_line(line, gallery, f"ids: row {row}", first=0)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     text = "".join(" ".join(map(str, line)) + "\n" for line in (ids + 1).tolist())
-    partial.write_text(text, encoding="ascii", newline="\n")
-    os.replace(partial, path)
+    with whole_file(path, replace=replace) as partial:
+        partial.write_text(text, encoding="ascii", newline="\n")
 
 
-def submit(path: str | os.PathLike, file: EmbeddingFile, pipeline: Pipeline) -> str:
+def submit(
+    path: str | os.PathLike,
+    file: EmbeddingFile,
+    pipeline: Pipeline,
+    *,
+    replace: bool = True,
+) -> str:
     """Re-ranks, pulls tracklets in, and writes the first images as the challenge wants.
 
     Args:
         path: where; replaced as a whole.
         file: Q queries and G gallery images.
         pipeline: the chain; a tracklet step is added at its end where there is none.
+        replace: whether a file that is there may be replaced.
 
     Returns:
         A line that says what was written.
@@ -62,7 +70,7 @@ def submit(path: str | os.PathLike, file: EmbeddingFile, pipeline: Pipeline) -> 
     if "tracklet" not in [step.name for step in pipeline.steps]:
         pipeline = chain(*pipeline.steps, steps.tracklet())
     ids = np.asarray(rank_all(file, pipeline)[1].ids)
-    write_submission(path, ids, gallery=len(file.gallery_names))
+    write_submission(path, ids, gallery=len(file.gallery_names), replace=replace)
     return f"wrote {path}: {len(ids)} lines, chain {pipeline}"
 
 

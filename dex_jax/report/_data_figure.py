@@ -1,11 +1,19 @@
 """The statistics page of a data set as a figure."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dex_jax.data import ReidData, SplitStatistics, statistics
-from dex_jax.report._figures import HUES, camera_ticks, new_figure, style, write_cells
+from dex_jax.report._figures import (
+    HUES,
+    camera_ticks,
+    figure_text,
+    new_figure,
+    style,
+    write_cells,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +64,15 @@ def data_figure(data: ReidData) -> "Figure":
                 _draw_cameras(axes, name, graph, data.camera_names)
             for axes in places[len(graphs) :]:
                 axes.set_axis_off()
-        figure.suptitle(data.protocol.describe(), fontsize=11)
+        figure.suptitle(figure_text(data.protocol.describe()), fontsize=11)
     return figure
+
+
+def save_data_figure(data: ReidData, path: Path) -> None:
+    """Draws what a data set holds into a `.png`, `.pdf` or `.svg` file."""
+    figure = data_figure(data)
+    with style():
+        figure.savefig(path, dpi=120)
 
 
 def _draw_counts(axes: "Axes", found: dict[str, SplitStatistics]) -> None:

@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dex_jax.evaluation import CameraMatrix, Result, Swept
+from dex_jax._checks import plain_text
+from dex_jax.embeddings import EmbeddingFile
+from dex_jax.evaluation import CameraMatrix, Result, Swept, label_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +49,12 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dex_jax",
     "pdf.fonttype": 42,
     "figure.facecolor": "white",
+    # A user's settings may ask for TeX, which would run what names hold.
+    "text.usetex": False,
 }
+# Longer words would squeeze the axes that they stand beside.
+_LONGEST, _LONGEST_LABEL, _LONGEST_TICK = 80, 40, 24
+_LETTER = 0.08  # inches
 
 
 @contextlib.contextmanager
@@ -54,8 +62,27 @@ def style() -> Iterator[None]:
     """The look of all figures; the caller's own settings stay as they are."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Names come in all writing systems, which no font has in full.
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
+        # Letters may be wider than is reckoned with; the figure is drawn all the same.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         yield
+
+
+def figure_text(text: str, *, longest: int = _LONGEST) -> str:
+    r"""Text that matplotlib draws letter by letter, shortened in its middle.
+
+    Example:
+        >>> figure_text("$x^{_$.jpg"), len(figure_text("x" * 1000))
+        ('\\$x^{_\\$.jpg', 80)
+    """
+    text = plain_text(text)
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[: half - 3]}...{text[-half:]}"
+    # Between two dollar signs matplotlib reads formulas, of which many are errors.
+    return text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float, *, row_gap: float = 0.04) -> "Figure":
@@ -97,7 +124,7 @@ def cmc_figure(results: Sequence[Result]) -> "Figure":
         for result, colour in zip(results, colours(results), strict=True):
             if result.scored is not None:
                 y = 100 * result.scored.cmc[:ranks]
-                axes.plot(x, y, color=colour, label=result.row.label, linewidth=1.8)
+                axes.plot(x, y, color=colour, label=_label(result), linewidth=1.8)
         axes.set(xlabel="rank", ylabel="queries with a hit, %", xlim=(1, ranks))
         axes.set_xticks([1, 5, 10, 15, 20])
         axes.set_title("Cumulative match characteristic")
@@ -112,17 +139,18 @@ def bars_figure(results: Sequence[Result]) -> "Figure":
         axes = figure.add_subplot()
         rows = np.arange(len(results))[::-1]
         for y, result, colour in zip(rows, results, colours(results), strict=True):
-            if result.scored is None or result.interval is None:
+            if result.scored is None:
                 continue
             mean = 100 * result.scored.mean_ap
-            low, high = 100 * result.interval.low, 100 * result.interval.high
             axes.barh(y, mean, color=colour, alpha=0.85, height=0.62)
-            axes.plot([low, high], [y, y], color="#212529", linewidth=1.4)
+            if result.interval is not None and result.interval.known:
+                ends = [100 * result.interval.low, 100 * result.interval.high]
+                axes.plot(ends, [y, y], color="#212529", linewidth=1.4)
             axes.text(1, y, f"{mean:.1f}", va="center", color="white", weight="bold")
             paper = result.row.paper[0]
             if paper is not None:
                 axes.plot(paper, y, "D", color="#212529", mfc="white", markersize=5)
-        axes.set_yticks(rows, [result.row.label for result in results])
+        axes.set_yticks(rows, [_label(result) for result in results])
         axes.grid(visible=False, axis="y")
         axes.set(
             xlim=(0, 100), xlabel="mAP, %; line: 95 % interval, diamond: the paper"
@@ -141,7 +169,7 @@ def error_figure(results: Sequence[Result]) -> "Figure":
             if found is not None:
                 y = 100 * found.false_non_match_rate
                 x = 100 * found.false_match_rate
-                axes.plot(x, y, color=colour, label=result.row.label, linewidth=1.8)
+                axes.plot(x, y, color=colour, label=_label(result), linewidth=1.8)
         axes.set(xscale="log", xlabel="false matches, %", ylabel="false non-matches, %")
         axes.set_ylim(bottom=0)
         axes.set_title("Same vehicle or not: errors of a threshold on the score")
@@ -149,19 +177,34 @@ def error_figure(results: Sequence[Result]) -> "Figure":
     return figure
 
 
-def camera_figure(matrices: Sequence[tuple[str, CameraMatrix]]) -> "Figure":
-    """Draws mAP from each query camera to each gallery camera."""
+def camera_figure(
+    matrices: Sequence[tuple[str, CameraMatrix]], file: EmbeddingFile
+) -> "Figure":
+    """Draws mAP from each query camera to each gallery camera.
+
+    Args:
+        matrices: each with the label of its chain.
+        file: knows what the cameras are called.
+    """
+
+    def words(cameras: Sequence[int]) -> list[str]:
+        return [label_word(file, "cameras", camera) for camera in cameras]
+
     with style():
         cells = max(len(matrix.gallery_cameras) for _, matrix in matrices)
+        every = [m.gallery_cameras + m.query_cameras for _, m in matrices]
+        letters = max(len(word) for cameras in every for word in words(cameras))
         side = float(np.clip(0.4 * cells, 2.6, 8))
+        side += _LETTER * min(letters, _LONGEST_TICK)
         figure = new_figure(1.2 + len(matrices) * (side + 0.4), 1.2 + side)
         every = figure.subplots(1, len(matrices), squeeze=False)[0]
         image = None
         for axes, (label, matrix) in zip(every, matrices, strict=True):
             image = axes.imshow(100 * matrix.mean_ap, vmin=0, vmax=100, cmap="viridis")
-            camera_ticks(axes, matrix.gallery_cameras, matrix.query_cameras)
+            columns, rows = matrix.gallery_cameras, matrix.query_cameras
+            camera_ticks(axes, words(columns), words(rows))
             axes.set(xlabel="gallery camera", ylabel="query camera")
-            axes.set_title(label)
+            axes.set_title(figure_text(label, longest=_LONGEST_LABEL))
             axes.grid(visible=False)
             write_cells(axes, 100 * matrix.mean_ap)
         if image is not None:
@@ -175,7 +218,7 @@ def sweep_figure(swept: Swept) -> "Figure":
         figure = new_figure(6, 4)
         axes = figure.add_subplot()
         first, *rest = swept.grid.axes
-        axes.set_title(f"mAP of {swept.grid.pipeline}")
+        axes.set_title(figure_text(f"mAP of {swept.grid.pipeline}"))
         if not rest:
             axes.plot(first.values, 100 * swept.mean_ap, "o-", color=HUES[0])
             axes.set(xlabel=first.name, ylabel="mAP, %")
@@ -191,15 +234,17 @@ def sweep_figure(swept: Swept) -> "Figure":
     return figure
 
 
-def camera_ticks(
-    axes: "Axes", columns: Sequence[object], rows: Sequence[object]
-) -> None:
+def camera_ticks(axes: "Axes", columns: Sequence[str], rows: Sequence[str]) -> None:
     """Names the columns and rows of a heat map of cameras."""
+    columns, rows = (
+        [figure_text(word, longest=_LONGEST_TICK) for word in side]
+        for side in (columns, rows)
+    )
     every = -(-max(len(columns), len(rows)) // 24)  # labels would overlap otherwise
-    turned = 90 if max(len(str(column)) for column in columns) > 3 else 0
-    axes.set_xticks(range(len(columns))[::every], [str(c) for c in columns[::every]])
+    turned = 90 if max(len(column) for column in columns) > 3 else 0
+    axes.set_xticks(range(len(columns))[::every], columns[::every])
     axes.tick_params(axis="x", rotation=turned)
-    axes.set_yticks(range(len(rows))[::every], [str(r) for r in rows[::every]])
+    axes.set_yticks(range(len(rows))[::every], rows[::every])
 
 
 def write_cells(axes: "Axes", cells: np.ndarray, *, whole: bool = False) -> None:
@@ -219,6 +264,10 @@ def write_cells(axes: "Axes", cells: np.ndarray, *, whole: bool = False) -> None
                 fontsize=8,
                 color="white" if dark else "black",
             )
+
+
+def _label(result: Result) -> str:
+    return figure_text(result.row.label, longest=_LONGEST_LABEL)
 
 
 def _legend(axes: "Axes") -> None:

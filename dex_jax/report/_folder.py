@@ -2,22 +2,18 @@
 
 import json
 import os
-import platform
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table as ScreenTable
 
-import dex_jax
+from dex_jax._checks import plain_text
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.evaluation import Comparison, Result, Swept, compare
+from dex_jax.evaluation import Comparison, Result, Swept, compare, interval_notes
 from dex_jax.report._figures import (
     bars_figure,
     camera_figure,
@@ -28,18 +24,24 @@ from dex_jax.report._figures import (
     to_svg,
 )
 from dex_jax.report._page import best_chain, render_page
+from dex_jax.report._place import (
+    FIGURES_FILE,
+    PAGE,
+    QUERIES_FILE,
+    WRITTEN_BY,
+    whole_folder,
+)
 from dex_jax.report._ranks import (
     explain,
     explain_figure,
     headline_queries,
     ranks_figure,
 )
+from dex_jax.report._record import as_json, result_record, versions
 from dex_jax.report._tables import screen_table, sweep_table, write_query_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PAGE, FIGURES_FILE = "index.html", "report.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ class Report:
                 f"figures are means over {self.protocol.draws} random galleries; "
                 "lists, figures of single queries and thresholds are of the first"
             )
+        said.extend(interval_notes(self.results))
         said.extend(self.notes)
         said.extend(dict.fromkeys(r.note for r in self.results if r.note))
         return said
@@ -112,12 +115,16 @@ class Report:
 
     def print(self) -> None:
         """Prints the table, what it rests on, and the grid of a sweep."""
-        console = Console(width=max(Console().width, 110))
+        console = _console()
         console.print(self.screen())
         for line in self.lines():
-            console.print(line)
+            console.print(plain_text(line))
+        self.print_sweep()
+
+    def print_sweep(self) -> None:
+        """Prints the grid of a sweep alone."""
         if self.sweep is not None:
-            console.print(sweep_table(self.sweep))
+            _console().print(sweep_table(self.sweep))
 
     def explain(self, query: int, *, chain: int | None = None) -> "Figure":
         """Draws why images rise or fall for a query.
@@ -147,8 +154,9 @@ class Report:
         return explain_figure(self.file, self.protocol, after, found, self.images)
 
     def record(self) -> dict[str, Any]:
-        """Returns the content of `report.json`."""
-        return {
+        """Returns the content of `report.json`, which any JSON reader takes."""
+        content = {
+            "written_by": WRITTEN_BY,
             "title": self.title,
             "protocol": self.protocol.describe(),
             "sizes": {
@@ -158,72 +166,20 @@ class Report:
             },
             "notes": self.lines()[1:],
             "results": [
-                _record(result, comparison)
+                result_record(result, comparison)
                 for result, comparison in zip(
                     self.results, self.comparisons(), strict=True
                 )
             ],
             **({"sweep": self.sweep.record()} if self.sweep else {}),
-            "versions": _versions(),
+            "versions": versions(),
             "embeddings": self.file.meta,
-            **self.facts,
         }
+        return as_json({**content, **self.facts, "written_by": WRITTEN_BY})
 
 
-def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
-    """Tells before any work whether a report may be written there.
-
-    Raises:
-        FileExistsError: there is a report and `force` is not given, or there is
-            something else, or another report inside, which are never replaced.
-        NotADirectoryError: it would lie below a file.
-    """
-    folder = Path(folder)
-    _check_parents(folder, "report")
-    if folder.is_dir() and not any(folder.iterdir()):
-        return folder
-    if folder.exists() and not (folder / FIGURES_FILE).is_file():
-        raise FileExistsError(
-            f"{folder}: exists and is no report; choose another --out"
-        )
-    if folder.exists() and not force:
-        raise FileExistsError(
-            f"{folder}: holds a report; --force replaces it, --out writes elsewhere"
-        )
-    if folder.exists() and (inside := list(folder.glob(f"*/{FIGURES_FILE}"))):
-        raise FileExistsError(
-            f"{folder}: holds other reports too, which --force does not replace: "
-            f"{inside[0].parent.name}; choose another --out"
-        )
-    return folder
-
-
-def check_file(path: Path, name: str, *, suffix: str = "") -> None:
-    """Tells before any work whether a file may be written there.
-
-    Args:
-        path: the file.
-        name: what errors call it.
-        suffix: what the file's name must end in.
-
-    Raises:
-        ValueError: another ending.
-        IsADirectoryError: a folder is there.
-        NotADirectoryError: it would lie below a file.
-    """
-    if suffix and path.suffix != suffix:
-        raise ValueError(f"{name}: expected a name ending in {suffix}, got {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{name}: {path} is a folder, expected a file's name")
-    _check_parents(path, name)
-
-
-def _check_parents(path: Path, name: str) -> None:
-    for parent in path.absolute().parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise NotADirectoryError(f"{name}: {path} lies below the file {parent}")
-            return
+def _console() -> Console:
+    return Console(width=max(Console().width, 110), markup=False, emoji=False)
 
 
 def write_report(
@@ -248,26 +204,20 @@ def write_report(
 
     Raises:
         FileExistsError: see `check_folder`.
+        OSError: it cannot be written, as on a full disk; an older report stays.
     """
-    folder = check_folder(folder, force=force)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    folder = Path(folder)
+    with whole_folder(folder, force=force) as partial:
         _write_numbers(report, partial)
         if not brief:
             _write_pictures(report, partial, say)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _write_numbers(report: Report, folder: Path) -> None:
-    text = json.dumps(report.record(), indent=1, allow_nan=False, default=_plain)
+    text = json.dumps(report.record(), indent=1, allow_nan=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
-    write_query_csv(folder / "queries.csv", report.file, report.results)
+    write_query_csv(folder / QUERIES_FILE, report.file, report.results)
 
 
 def _write_pictures(report: Report, folder: Path, say: Callable[[str], object]) -> None:
@@ -312,75 +262,10 @@ def _figures(report: Report) -> dict[str, tuple[str, "Figure"]]:
     shown = dict.fromkeys([results[0], results[best_chain(results)]])
     matrices = [(r.row.label, r.cameras) for r in shown if r.cameras is not None]
     if matrices:
-        figures["cameras"] = ("mAP by pair of cameras", camera_figure(matrices))
+        figures["cameras"] = (
+            "mAP by pair of cameras",
+            camera_figure(matrices, report.file),
+        )
     if report.sweep is not None:
         figures["sweep"] = ("Sweep", sweep_figure(report.sweep))
     return figures
-
-
-def _record(result: Result, comparison: Comparison | None) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "label": result.row.label,
-        "chain": result.row.chain,
-        "scales": result.row.scales,
-        "seconds": round(result.seconds, 3),
-        "paper_percent": dict(
-            zip(("mAP", "CMC@1", "CMC@5"), result.row.paper, strict=True)
-        ),
-    }
-    if result.scored is not None and result.interval is not None:
-        record |= {
-            "mAP": result.scored.mean_ap,
-            "mAP_95": [result.interval.low, result.interval.high],
-            "CMC": result.scored.cmc,
-            "mINP": result.scored.mean_inp,
-            "mAP@100": result.scored.map_at_100,
-            "queries_scored": int(result.scored.valid.sum()),
-        }
-    if (spread := result.spread()) is not None:
-        record["random_galleries"] = {
-            "mAP": [draw.mean_ap for draw in result.draws],
-            "mAP_std": spread[0],
-            "CMC_std": spread[1],
-        }
-    if comparison is not None:
-        record["against_baseline"] = comparison._asdict()
-    if result.cameras is not None:
-        record["cameras"] = {
-            "query": result.cameras.query_cameras,
-            "gallery": result.cameras.gallery_cameras,
-            "mAP": [
-                [None if np.isnan(x) else round(float(x), 6) for x in row]
-                for row in result.cameras.mean_ap
-            ],
-            "queries": result.cameras.queries.tolist(),
-        }
-    if result.verification is not None:
-        found = result.verification
-        record["verification"] = {
-            "suggested_threshold": found.suggested,
-            "suggested_false_match_rate": found.suggested_rate,
-            "pairs": {"genuine": found.genuine, "impostor": found.impostor},
-            "at_false_match_rate": {
-                str(rate): dict(zip(("threshold", "FNMR"), found.at(rate), strict=True))
-                for rate in (0.1, 0.01, 0.001, 0.0001)
-            },
-        }
-    return record
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return [round(float(x), 6) for x in value.ravel()]
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"facts: cannot be written as JSON: {type(value).__name__}")
-
-
-def _versions() -> dict[str, str]:
-    names = ("jax", "jaxlib", "flax", "numpy", "matplotlib")
-    return {
-        "dex_jax": dex_jax.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }

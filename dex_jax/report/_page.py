@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dex_jax._checks import plain_text
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.evaluation import Comparison, Result
-from dex_jax.report._shown import Shown, positives, shown_lists
+from dex_jax.evaluation import Comparison, Result, camera_tag, label_word
+from dex_jax.report._shown import Shown, picture_of, positives, shown_lists
 
 # All pictures together, in bytes of WebP; base64 makes a third more of them.
 _BUDGET = 24 * 2**20
@@ -45,19 +46,25 @@ def render_page(
         say: where progress lines go.
 
     Returns:
-        HTML; every name is escaped, nothing is loaded from elsewhere.
+        HTML; every name is escaped, nothing is loaded from elsewhere. An image that
+        cannot be decoded is its name, and a line says how many are.
     """
     from jinja2 import Environment, PackageLoader
 
     shown = [shown_lists(result, file, protocol) for result in results]
     used = sorted({i for chain in shown for entry in chain for i in entry.ids})
     pictures = None if images is None else _pictures(images, used, say)
+    lines = [plain_text(line) for line in lines]
+    damaged = 0 if pictures is None else pictures.count("")
+    if damaged:
+        lines.append(f"{damaged} images cannot be decoded; their names are shown")
+        say(lines[-1])
     data = _gallery(file, protocol, results, shown, used)
     environment = Environment(
         loader=PackageLoader("dex_jax.report"), autoescape=True, trim_blocks=True
     )
     return environment.get_template("report.html").render(
-        title=title,
+        title=plain_text(title),
         lines=lines,
         rows=[
             _table_row(result, comparison)
@@ -78,12 +85,15 @@ def _gallery(
     used: list[int],
 ) -> dict[str, Any]:
     place = {row: i for i, row in enumerate(used)}
+    query = _side(file, "query", np.arange(len(file.query_names)))
+    gallery = _side(file, "gallery", np.array(used, np.int64))
     return {
-        "chains": [result.row.label for result in results],
+        "chains": [plain_text(result.row.label) for result in results],
         "best": best_chain(results),
+        "words": _words(file, (query, gallery)),
         "scored": results[0].scored is not None,
-        "query": _side(file, "query", np.arange(len(file.query_names))),
-        "gallery": _side(file, "gallery", np.array(used, np.int64)),
+        "query": query,
+        "gallery": gallery,
         "positives": positives(file, protocol),
         "ap": [_precisions(result) for result in results],
         "lists": [[[place[i] for i in s.ids] for s in chain] for chain in shown],
@@ -93,11 +103,39 @@ def _gallery(
 
 
 def best_chain(results: Sequence[Result]) -> int:
-    """Returns the chain of the highest mAP beside the baseline; the last unscored."""
-    if results[0].scored is None or len(results) == 1:
-        return len(results) - 1
-    means = [-1.0 if r.scored is None else r.scored.mean_ap for r in results[1:]]
-    return 1 + int(np.argmax(means))
+    """Returns the chain beside the baseline that is worth looking at first.
+
+    Of those whose lists differ from the baseline's, the one of the highest mAP, or the
+    last where nothing is scored; the baseline, 0, where none differs.
+    """
+    baseline = results[0]
+    others = [
+        (i, result)
+        for i, result in enumerate(results)
+        if not np.array_equal(result.ids, baseline.ids)
+    ]
+    if not others:
+        return 0
+    if baseline.scored is None:
+        return others[-1][0]
+    means = [-1.0 if r.scored is None else r.scored.mean_ap for _, r in others]
+    return others[int(np.argmax(means))][0]
+
+
+def _words(
+    file: EmbeddingFile, sides: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[int, str]]:
+    """What identities and cameras are called, by their numbers."""
+
+    def codes(label: str) -> list[int]:
+        return sorted({code for side in sides for code in side[label] or ()})
+
+    words = {
+        label: {c: plain_text(label_word(file, label, c)) for c in codes(label)}
+        for label in ("identities", "cameras")
+    }
+    tags = {c: plain_text(camera_tag(file, c)) for c in codes("cameras")}
+    return words | {"tags": tags}
 
 
 def _side(file: EmbeddingFile, side: str, rows: np.ndarray) -> dict[str, Any]:
@@ -107,7 +145,7 @@ def _side(file: EmbeddingFile, side: str, rows: np.ndarray) -> dict[str, Any]:
         for label in ("identities", "cameras", "tracklets")
     }
     return {
-        "names": [names[row] for row in rows],
+        "names": [plain_text(names[row]) for row in rows],
         **{k: None if v is None else v[rows].tolist() for k, v in labels.items()},
     }
 
@@ -128,28 +166,31 @@ def _pictures(
 ) -> list[str]:
     from dex_jax.pipeline import thumbnail
 
+    def encode(place: tuple[str, int], size: int) -> bytes:
+        pixels = picture_of(images, *place)
+        try:
+            return b"" if pixels is None else thumbnail(pixels, size=size)
+        except (OSError, ValueError):  # a side of no pixels, or of too many
+            return b""
+
     places = [("query", i) for i in range(len(images["query"]))]
     places += [("gallery", i) for i in used]
     sample = places[:: max(1, len(places) // _SAMPLE)]
     size = _SIZES[-1]
     for size in _SIZES:
-        taken = [len(thumbnail(images[s][i], size=size)) for s, i in sample]
+        taken = [len(encode(place, size)) for place in sample]
         if np.mean(taken) * len(places) <= _BUDGET:
             break
     say(f"embedding {len(places)} pictures of {size} pixels")
-
-    def encode(place: tuple[str, int]) -> str:
-        picture = thumbnail(images[place[0]][place[1]], size=size)
-        return base64.b64encode(picture).decode("ascii")
-
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(encode, places))
+        encoded = pool.map(lambda place: encode(place, size), places)
+        return [base64.b64encode(picture).decode("ascii") for picture in encoded]
 
 
 def _table_row(result: Result, comparison: Comparison | None) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "label": result.row.label,
-        "chain": result.row.chain,
+        "label": plain_text(result.row.label),
+        "chain": plain_text(result.row.chain),
         "paper": result.row.paper,
         "seconds": result.seconds,
         "scored": result.scored,
@@ -166,5 +207,5 @@ def _table_row(result: Result, comparison: Comparison | None) -> dict[str, Any]:
 
 def _script_json(value: object) -> str:
     """JSON that may stand inside a script element: nothing in it can close one."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

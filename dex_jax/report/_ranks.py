@@ -7,9 +7,17 @@ import numpy as np
 
 from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
-from dex_jax.evaluation import Result, counted_pairs
-from dex_jax.report._figures import new_figure, style
-from dex_jax.report._shown import JUNK, RIGHT, UNKNOWN, WRONG, Shown, shown_lists
+from dex_jax.evaluation import Result, camera_tag, counted_pairs
+from dex_jax.report._figures import figure_text, new_figure, style
+from dex_jax.report._shown import (
+    JUNK,
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    Shown,
+    picture_of,
+    shown_lists,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +28,7 @@ QUERY_TONE = "#0f6fde"
 # Steps whose effect `explain` breaks down, with the paper's options.
 _RECIPROCAL_K = 20
 _EXPANSION_K, _EXPANSION_ALPHA = 20, 2.0
+_LONGEST_TAG = 20  # letters below a picture
 
 
 def headline_queries(before: Result, after: Result, *, count: int = 4) -> list[int]:
@@ -62,7 +71,7 @@ def ranks_figure(
         )
         for row, query in enumerate(queries):
             axes = figure.add_subplot(grid[2 * row : 2 * row + 2, 0])
-            _picture(axes, images["query"][query], QUERY_TONE)
+            _picture(axes, picture_of(images, "query", query), QUERY_TONE)
             _head(axes, f"query {_tags(file, 'query', query)}")
             for line, (result, chain) in enumerate(zip(pair, lists, strict=True)):
                 _draw_list(
@@ -73,7 +82,7 @@ def ranks_figure(
                     chain[query],
                     _heading(result, query),
                     file,
-                    images["gallery"],
+                    images,
                 )
     return figure
 
@@ -83,13 +92,14 @@ def _draw_list(
     shown: Shown,
     heading: str,
     file: EmbeddingFile,
-    images: Images,
+    images: Mapping[str, Images],
 ) -> None:
     """Draws the images that count; those of the query's camera would hide them."""
     kept = [i for i, kind in enumerate(shown.kinds) if kind != JUNK]
     _head(places[0], heading)
     for axes, i in zip(places, kept, strict=False):
-        _picture(axes, images[shown.ids[i]], TONES.get(shown.kinds[i], "#cccccc"))
+        pixels = picture_of(images, "gallery", shown.ids[i])
+        _picture(axes, pixels, TONES.get(shown.kinds[i], "#cccccc"))
         axes.set_xlabel(_tags(file, "gallery", shown.ids[i]), fontsize=6.5)
     for axes in places[len(kept) :]:
         axes.set_axis_off()
@@ -169,17 +179,15 @@ def explain_figure(
     """Draws an `Explanation`: the images with their moves, the tracklets' shares."""
     kinds = dict(zip(found.ids, _kinds(file, protocol, found), strict=True))
     ranks = np.array([found.before, found.after])  # [2, K]
-    pixels = None if images is None else images["gallery"]
     with style():
         figure = new_figure(13, 5.6)
         grid = figure.add_gridspec(
             3, 12, width_ratios=[1.9, 0.1, *[1] * 10], height_ratios=[1, 1, 0.62]
         )
         axes = figure.add_subplot(grid[0:2, 0])
-        query_pixels = None if images is None else images["query"][found.query]
-        _picture(axes, query_pixels, QUERY_TONE)
+        _picture(axes, picture_of(images, "query", found.query), QUERY_TONE)
         _head(axes, f"query {_tags(file, 'query', found.query)}")
-        axes.set_xlabel(file.query_names[found.query], fontsize=7)
+        axes.set_xlabel(figure_text(file.query_names[found.query]), fontsize=7)
         for line in range(2):
             first = np.where(ranks[line] == 0, np.inf, ranks[line]).argsort()[:10]
             for column, place in enumerate(first):
@@ -187,7 +195,7 @@ def explain_figure(
                 image = found.ids[place]
                 _picture(
                     axes,
-                    None if pixels is None else pixels[image],
+                    picture_of(images, "gallery", image),
                     TONES.get(kinds[image], "#cccccc"),
                 )
                 start, end = ranks[:, place]
@@ -200,7 +208,8 @@ def explain_figure(
                 )
         _draw_shares(figure.add_subplot(grid[2, :]), file, found)
         figure.suptitle(
-            f"Above: nearest by cosine. Below: first after {after.row.label}. "
+            "Above: nearest by cosine. Below: first after "
+            f"{figure_text(after.row.label)}. "
             f"Rank before \u2192 after; mutual: each among the other's "
             f"{_RECIPROCAL_K} nearest",
             fontsize=10,
@@ -263,17 +272,22 @@ def _kinds(file: EmbeddingFile, protocol: Protocol, found: Explanation) -> str:
 
 
 def _heading(result: Result, query: int) -> str:
+    label = figure_text(result.row.label)
     if result.scored is None or not result.scored.valid[query]:
-        return result.row.label
-    return f"{result.row.label}: AP {100 * result.scored.average_precision[query]:.0f}"
+        return label
+    return f"{label}: AP {100 * result.scored.average_precision[query]:.0f}"
 
 
 def _tags(file: EmbeddingFile, side: str, row: int) -> str:
     parts = []
-    for letter, label in (("c", "cameras"), ("t", "tracklets")):
-        values = getattr(file, f"{side}_{label}")
-        if values is not None and values[row] != -1:
-            parts.append(f"{letter}{values[row]}")
+    cameras, tracklets = (
+        getattr(file, f"{side}_{label}") for label in ("cameras", "tracklets")
+    )
+    if cameras is not None and cameras[row] != -1:
+        tag = camera_tag(file, int(cameras[row]))
+        parts.append(figure_text(tag, longest=_LONGEST_TAG))
+    if tracklets is not None and tracklets[row] != -1:
+        parts.append(f"t{tracklets[row]}")
     return " \u00b7 ".join(parts)
 
 

@@ -1,10 +1,11 @@
 """The first images of every list, as a person is shown them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from dex_jax.data import Protocol
+from dex_jax.data import Images, Protocol
 from dex_jax.embeddings import EmbeddingFile
 from dex_jax.evaluation import Result, counted_pairs
 
@@ -70,3 +71,18 @@ def positives(file: EmbeddingFile, protocol: Protocol) -> list[int]:
             by_unit = protocol.gallery_unit == "tracklet"
             counts.append(len(np.unique(units)) if by_unit else len(units))
     return counts
+
+
+def picture_of(
+    images: Mapping[str, Images] | None, side: str, row: int
+) -> np.ndarray | None:
+    """Decodes an image `[H, W, 3]`; None where there is none or it is damaged.
+
+    By now the figures are known: a damaged image shall not cost the report.
+    """
+    if images is None:
+        return None
+    try:
+        return images[side][row]
+    except (OSError, ValueError):
+        return None

@@ -5,7 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from dex_jax.evaluation._statistics import holm, mean_interval, paired_comparison
+from dex_jax.evaluation._statistics import (
+    LEAST_TESTED,
+    holm,
+    mean_interval,
+    paired_comparison,
+)
 
 
 def test_interval_is_as_wide_as_identities_allow():
@@ -48,6 +53,16 @@ def test_no_difference_is_no_evidence():
 def test_queries_of_one_identity_count_once():
     found = paired_comparison(np.ones(100), np.zeros(100), np.zeros(100, int))
     assert found.p_value == 1.0  # one vehicle: both signs reach the same sum
+    assert found.difference.mean == 1.0 and not found.difference.known
+    alone = mean_interval(np.array([0.7, 0.9]), np.array([4, 4]))
+    assert alone.mean == pytest.approx(0.8) and not alone.known
+    assert mean_interval(np.array([0.7, 0.9]), np.array([4, 5])).known
+
+
+@pytest.mark.parametrize("count", [LEAST_TESTED - 1, LEAST_TESTED])
+def test_few_identities_cannot_be_told_apart(count):
+    found = paired_comparison(np.ones(count), np.zeros(count), np.arange(count))
+    assert (found.p_value < 0.05) == (count == LEAST_TESTED)
 
 
 def test_holm_multiplies_by_what_is_left_and_never_falls():

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dex_jax.report import PAGE, write_report
-from dex_jax.report._page import _script_json
+from dex_jax.data import Protocol
+from dex_jax.evaluation import rows_for, run_row
+from dex_jax.report import PAGE, Report, _folder, write_report
+from dex_jax.report._page import _script_json, best_chain
 from tests.evaluation.example import make_file
 from tests.report.conftest import EVIL, make_images
 
@@ -79,14 +81,13 @@ def test_names_cannot_break_out_of_the_page(evil_page):
     assert json.loads(_script_json(EVIL)) == EVIL and "<" not in _script_json(EVIL)
 
 
-def test_failed_write_leaves_no_folder(tmp_path, report):
-    class Broken(list):
-        def __getitem__(self, index):
-            raise ValueError("image 3 cannot be decoded")
+def test_failed_write_leaves_no_folder(tmp_path, report, monkeypatch):
+    def broken(*_, **__):
+        raise OSError("No space left on device")
 
-    images = {"query": Broken(range(6)), "gallery": Broken(range(54))}
-    with pytest.raises(ValueError, match="image 3 cannot be decoded"):
-        write_report(replace(report, images=images), tmp_path / "out", say=lambda _: 0)
+    monkeypatch.setattr(_folder, "save_figure", broken)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_report(report, tmp_path / "out", say=lambda _: 0)
     assert not list(tmp_path.iterdir())
 
 
@@ -110,9 +111,65 @@ def test_many_pictures_are_made_smaller(monkeypatch):
     assert said == ["embedding 3 pictures of 48 pixels"] and len(pictures) == 3
 
 
-def test_a_report_inside_a_report_is_not_replaced_with_it(report, tmp_path):
-    write_report(report, tmp_path / "out", brief=True)
-    write_report(report, tmp_path / "out" / "inside", brief=True)
-    with pytest.raises(FileExistsError, match=r"holds other reports too.*: inside;"):
-        write_report(report, tmp_path / "out", brief=True, force=True)
-    assert (tmp_path / "out" / "inside" / "report.json").is_file()
+def test_what_is_shown_first_changes_something(report):
+    baseline, dex = report.results
+    same = replace(dex, ids=baseline.ids)
+    assert best_chain([baseline]) == best_chain([baseline, same]) == 0
+    assert best_chain([baseline, same, dex]) == 2
+    scored = dex.scored._replace(mean_ap=0.0)
+    # The best that differs, be it worse than one that does not.
+    assert best_chain([baseline, replace(dex, scored=scored), same]) == 1
+    bare = [replace(result, scored=None) for result in (baseline, dex, same)]
+    assert best_chain(bare) == 1
+
+
+def test_one_identity_has_no_interval(tmp_path, capsys):
+    file = make_file(identities=1)
+    file = replace(file, gallery_features=file.gallery_features[:, ::-1])
+    protocol = Protocol("p", remove_same_camera=True)
+    rows = rows_for("dex(k=3)").rows
+    one = Report("One", file, protocol, [run_row(file, row, protocol) for row in rows])
+    one.print()
+    said = capsys.readouterr().out
+    assert "100.0-100.0" not in said and " none " in said
+    assert "all scored queries are of one identity" in " ".join(said.split())
+    folder = write_report(one, tmp_path / "out", say=lambda _: None)
+    found = json.loads((folder / "report.json").read_text())["results"]
+    assert [row["mAP_95"] for row in found] == [None, None]
+    against = found[1]["against_baseline"]
+    assert against["difference"][1:] == [None, None] and against["p_value"] is None
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert page.count("<small>no interval<") == 2 and page.count("<td>none<") == 1
+    assert "nan" not in page.split("<script")[0]
+
+
+def test_few_identities_are_said(report):
+    file = make_file(identities=5)
+    protocol = Protocol("p", remove_same_camera=True)
+    results = [run_row(file, row, protocol) for row in rows_for("none").rows]
+    few = Report("Few", file, protocol, results)
+    assert any("are of 5 identities: intervals are rough" in x for x in few.lines())
+    assert not any("identities:" in line for line in report.lines())
+
+
+def test_labels_are_called_by_the_users_words(report, tmp_path):
+    words = {
+        "identities": [f"plate {i}" for i in range(10, 16)],
+        "cameras": ["gate", "7", "north"],
+    }
+    file = replace(report.file, meta={"words": words})
+    named = replace(report, file=file)
+    folder = write_report(named, tmp_path / "out", say=lambda _: None)
+    rows = (folder / "queries.csv").read_text().splitlines()
+    assert rows[1].startswith('"query/0.jpg","plate 10","gate",')
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    found = page_data(page, "data")["words"]
+    assert found["identities"]["3"] == "plate 13"
+    assert found["tags"] == {"0": "gate", "1": "c7", "2": "north"}
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", page)
+    assert {"gate", "north"} <= set(drawn)
+    figure = named.explain(1)
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    heads = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "query gate" in heads
+    assert any(re.search(r"\nc7 · t\d+$", label) for label in labels)

@@ -16,12 +16,13 @@
   };
   const percent = value => (100 * value).toFixed(1);
   const known = (values, i) => values && values[i] >= 0;
+  const called = (kind, code) => data.words[kind][code];
   const tags = (side, i) => [
-    known(side.cameras, i) ? "c" + side.cameras[i] : "",
+    known(side.cameras, i) ? called("tags", side.cameras[i]) : "",
     known(side.tracklets, i) ? "t" + side.tracklets[i] : "",
   ].filter(Boolean).join(" \u00b7 ");
   const picture = (place, name) => {
-    if (!pictures) return make("div", "blank", name);
+    if (!pictures || !pictures[place]) return make("div", "blank", name);
     const image = make("img");
     image.loading = "lazy";
     image.decoding = "async";
@@ -40,7 +41,7 @@
     ? [["worst", "worst first"], ["best", "best first"], ["gain", "largest gain"], ["loss", "largest loss"], ["row", "as in the data"]]
     : [["row", "as in the data"]]);
   const cameras = [...new Set(data.query.cameras || [])].filter(c => c >= 0).sort((a, b) => a - b);
-  fill($("camera"), [["", "all"], ...cameras.map(c => [c, "camera " + c])]);
+  fill($("camera"), [["", "all"], ...cameras.map(c => [c, "camera " + called("cameras", c)])]);
   fill($("show"), data.scored
     ? [["", "all queries"], ["missed", "first image wrong"], ["up", "gained"], ["down", "lost"]]
     : [["", "all queries"]]);
@@ -82,8 +83,8 @@
   const describe = (gallery, kind) => {
     const side = data.gallery;
     const parts = [side.names[gallery]];
-    if (known(side.identities, gallery)) parts.push("identity " + side.identities[gallery]);
-    if (known(side.cameras, gallery)) parts.push("camera " + side.cameras[gallery]);
+    if (known(side.identities, gallery)) parts.push("identity " + called("identities", side.identities[gallery]));
+    if (known(side.cameras, gallery)) parts.push("camera " + called("cameras", side.cameras[gallery]));
     if (known(side.tracklets, gallery)) parts.push("tracklet " + side.tracklets[gallery]);
     if (words[kind]) parts.push(words[kind]);
     return parts.join(", ");
@@ -127,7 +128,7 @@
     const who = make("div", "who");
     who.append(picture(q, data.query.names[q]), make("strong", "", data.query.names[q]));
     const side = data.query;
-    const facts = [known(side.identities, q) ? "identity " + side.identities[q] : "", tags(side, q)].filter(Boolean);
+    const facts = [known(side.identities, q) ? "identity " + called("identities", side.identities[q]) : "", tags(side, q)].filter(Boolean);
     who.append(make("span", "", facts.join(" \u00b7 ")));
     const change = gain(s, q);
     if (data.scored) {
