@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
+import io
 import sys
 import warnings
 from pathlib import Path
 
 import jax
 
-from dex_jax._checks import missing_extra
+from dex_jax._checks import check_new_file, missing_extra, plain_text, whole_file
 
 try:
     from PIL import Image
@@ -45,12 +46,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     _add_preview(commands.add_parser("preview", help="draw a training batch"))
     given = parser.parse_args(arguments)
+    # A name that the terminal's encoding lacks shall not end the work.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         given.run(given)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(plain_text(f"error: {error}", lines=True), file=sys.stderr)
         return 2
     return 0
+
+
+def _say(text: str) -> None:
+    """Prints text in which nothing steers the terminal."""
+    print(plain_text(text, lines=True))
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="replace the file if it is there"
+    )
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +111,7 @@ def _add_describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figure", type=_picture, help="also draw it: a .png, .pdf or .svg to write"
     )
+    _add_force(parser)
     parser.set_defaults(run=_describe)
 
 
@@ -107,19 +123,22 @@ def _picture(text: str) -> Path:
 
 
 def _describe(given: argparse.Namespace) -> None:
-    data = _load(given)
-    print(describe(data))
     if given.figure is not None:
-        from dex_jax.report import data_figure  # matplotlib: only on use
+        check_new_file(given.figure, "--figure", replace=given.force)
+    data = _load(given)
+    _say(describe(data))
+    if given.figure is not None:
+        from dex_jax.report import save_data_figure  # matplotlib: only on use
 
-        given.figure.parent.mkdir(parents=True, exist_ok=True)
-        data_figure(data).savefig(given.figure, dpi=120)
-        print(f"\n{given.figure}: the same as a figure")
+        with whole_file(given.figure, replace=given.force) as partial:
+            save_data_figure(data, partial)
+        _say(f"\n{given.figure}: the same as a figure")
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="searched for images")
     parser.add_argument("--out", type=Path, required=True, help="the table to write")
+    _add_force(parser)
     for split in ("train", "query", "gallery"):
         parser.add_argument(
             f"--{split}",
@@ -135,8 +154,10 @@ def _manifest(given: argparse.Namespace) -> None:
     patterns = {split: word for split, word in words.items() if word is not None}
     if not patterns:
         raise ValueError("manifest: give at least one of --train, --query, --gallery")
-    rows, others = write_manifest(given.folder, given.out, patterns=patterns)
-    print(f"{given.out}: {rows:,} images; {others:,} match no pattern")
+    rows, others = write_manifest(
+        given.folder, given.out, patterns=patterns, force=given.force, say=_say
+    )
+    _say(f"{given.out}: {rows:,} images; {others:,} match no pattern")
 
 
 def _add_preview(parser: argparse.ArgumentParser) -> None:
@@ -146,10 +167,12 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images_per_id", type=int, default=4)
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    _add_force(parser)
     parser.set_defaults(run=_preview)
 
 
 def _preview(given: argparse.Namespace) -> None:
+    check_new_file(given.out, "--out", replace=given.force)
     data = _load(given)
     batches = IdentityBatches(
         data.train.identities,
@@ -162,11 +185,14 @@ def _preview(given: argparse.Namespace) -> None:
     with contextlib.closing(images):
         batch = next(images)
     seen = jax.jit(augment)(jax.random.key(given.seed), batch.images)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(preview(seen, columns=given.images_per_id)).save(given.out)
-    print(f"{given.out}: one identity in each row, augmented as in training")
+    picture = Image.fromarray(preview(seen, columns=given.images_per_id))
+    with whole_file(given.out, replace=given.force) as partial:
+        picture.save(partial)
+    _say(f"{given.out}: one identity in each row, augmented as in training")
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"note: {plain_text(str(message), lines=True)}\n"
+    )
     sys.exit(main())

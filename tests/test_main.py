@@ -63,6 +63,35 @@ def test_the_command_line(tmp_path, capsys):
         assert picture.size == (48, 48)
 
 
+def test_nothing_is_replaced_without_force(tmp_path, capsys):
+    fake_sets.images(tmp_path / "cars", ["1.jpg", "2.jpg", "._1.jpg", "x\x1b[2J.jpg"])
+    table, out = tmp_path / "cars" / "t.csv", tmp_path / "p.png"
+    pattern = r"(?P<identity>\d)\.jpg"
+    manifest = ["data", "manifest", str(tmp_path / "cars"), "--out", str(table)]
+    manifest += ["--train", pattern]
+    root = ["manifest", "--root", str(table)]
+    figure = ["data", "describe", *root, "--figure", str(out)]
+    sizes = ["--ids_per_batch=2", "--images_per_id=1", "--image_size=24"]
+    drawn = ["data", "preview", *root, "--out", str(out), *sizes]
+    for words, path in ((manifest, table), (figure, out), (drawn, out)):
+        path.unlink(missing_ok=True)
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        path.write_text("mine") if path is out else None
+        before = path.read_bytes()
+        assert main(words) == 2
+        assert "is there already; --force replaces it" in capsys.readouterr().err
+        assert path.read_bytes() == before
+        assert main([*words, "--force"]) == 0
+        if path is table:
+            assert "1 hidden images are left out, first '._1.jpg'" in said
+            assert "2 images; 1 match no pattern" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cars", "p.png"]
+    capsys.readouterr()
+    assert main([*manifest[:-1], "(?P<x\x1b[2J>)"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     assert main(["data", "describe", "vric", "--root", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
