@@ -210,7 +210,8 @@ def _clear_leftovers(folder: Path) -> None:
             with _locked(leftover) as free:
                 if not free:  # its writer lives
                     continue
-                if leftover.name.endswith(".new"):
+                # An old report that was being removed is no whole one.
+                if leftover.name.endswith(".new") or not _is_report(leftover):
                     _remove(leftover)
                 elif not os.path.lexists(folder):
                     os.rename(leftover, folder)
@@ -220,7 +221,9 @@ def _clear_leftovers(folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Removes the files of a report, and the folder unless it holds others."""
-    for name in sorted(set(os.listdir(folder)) - set(_foreign(folder))):
+    names = set(os.listdir(folder)) - set(_foreign(folder))
+    # First the file without which it is no report.
+    for name in sorted(names, key=lambda name: name != FIGURES_FILE):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()

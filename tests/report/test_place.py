@@ -207,6 +207,12 @@ def test_a_kill_at_any_call_leaves_one_report_whole(tmp_path):
         assert sorted(os.listdir(home)) == ["p", "thesis.txt"]
 
 
+def test_what_was_being_removed_does_not_come_back(tmp_path):
+    fill(tmp_path / ".p.0123456789abcdef.old", **{"cmc.png": "half of a report"})
+    check_folder(tmp_path / "p")
+    assert not os.listdir(tmp_path)
+
+
 def test_leftovers_of_the_living_and_of_others_stay(tmp_path):
     folder = fill(tmp_path / "p", **OURS)
     fill(tmp_path / ".p.12345", **OURS)  # the form of earlier versions
