@@ -88,6 +88,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     name = evaluation.report_name(rerank, flags.sweep)
     folder = flags.out or Path("reports") / source.name / name
     check_outputs(flags, folder)
+    if source.labels().query_identities is not None:
+        evaluation.check_scorable(source.labels(), protocol)
     say(protocol.describe())
 
     file = source.embeddings(None)
@@ -149,10 +151,11 @@ def export(
     protocol: data.Protocol,
 ) -> None:
     """Writes the embeddings file, with the protocol that it is scored by."""
-    # Describing images takes long: another file may stand there by now.
-    report.check_file(flags.export, "--export", force=flags.force)
     meta = {**file.meta, "protocol": dataclasses.asdict(protocol)}
-    embeddings.save(dataclasses.replace(file, meta=meta), flags.export)
+    # Describing images takes long: another file may stand there by now.
+    embeddings.save(
+        dataclasses.replace(file, meta=meta), flags.export, replace=flags.force
+    )
     say(f"wrote {flags.export}")
 
 

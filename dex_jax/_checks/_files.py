@@ -31,11 +31,12 @@ def check_file(path: str | os.PathLike, what: str = "file") -> Path:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such {what}") from None
     except ValueError as error:  # a zero byte, or letters that no name can hold
-        raise ValueError(f"{str(path)!r}: is no name of a {what}: {error}") from None
+        raise ValueError(f"{str(path)!r}: names no {what}: {error}") from None
     if stat.S_ISREG(mode):
         return path
     kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
-    raise ValueError(f"{path}: is a {kind}, expected a {what}")
+    article = "an" if what[0] in "aeiou" else "a"
+    raise ValueError(f"{path}: is a {kind}, expected {article} {what}")
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def whole_file(path: str | os.PathLike, *, replace: bool = True) -> Iterator[Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     # Nobody can place a link of his own under a name that he cannot guess. The ending
     # stays, since some writers add the one that they expect.
-    partial = path.with_name(f".{path.stem[:60]}.{secrets.token_hex(8)}{path.suffix}")
+    partial = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}{path.suffix}")
     try:
         yield partial
         if replace:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dex_jax._checks import check_file
+from dex_jax._checks import check_file, read_npy
 from dex_jax.data._label_files import read_items, read_lines, read_numbers
 from dex_jax.data._reader import Listed, Origin, Reader, open_reader
 from dex_jax.data._records import UNKNOWN, Protocol, ReidData
@@ -216,7 +216,7 @@ def _annotation(path: str | Path | None, size: int, listing: str) -> np.ndarray:
     if path is None:
         return np.empty((0, 2), np.int64)
     path = check_file(path, "annotation")
-    values = _load(path) if path.suffix == ".npy" else read_numbers(path)
+    values = read_npy(path) if path.suffix == ".npy" else read_numbers(path)
     expected = (
         f"{path}: expected integers ({size}, 2), camera and identity for each line of "
         f"{listing}"
@@ -232,12 +232,3 @@ def _annotation(path: str | Path | None, size: int, listing: str) -> np.ndarray:
         row = int(bad[0])
         raise ValueError(f"{expected}, got {values[row].tolist()} in row {row}")
     return values.astype(np.int64)
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    # A damaged header makes numpy stumble in a dozen ways.
-    except Exception as error:
-        raise ValueError(f"{path}: not a table of integers ({error})") from None

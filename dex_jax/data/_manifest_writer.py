@@ -8,23 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
 from dex_jax._checks import check_new_file, whole_file
+from dex_jax.data._decode import is_picture
 from dex_jax.data._manifest_table import COLUMNS, SPLITS
 from dex_jax.data._problems import Problems
 
-_SUFFIXES = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
 # Names that links may give to one folder; links to links could give it millions.
 _MOST_NAMES = 100
 
@@ -145,7 +132,7 @@ def _images(folder: Path) -> Iterator[str]:
                 if os.path.isdir(entry.path):
                     inside = f"{below}{entry.name}/"
                     waiting.append((entry.path, inside, above | {place}))
-                elif entry.name.lower().endswith(_SUFFIXES):
+                elif is_picture(entry.name):
                     yield below + entry.name
 
 
