@@ -123,14 +123,16 @@ def _parse(
 
 
 def _check_header(path: Path, line: int, header: list[str], problems: Problems) -> None:
-    for i, column in enumerate(header):
-        if column in header[:i]:
+    seen: set[str] = set()
+    for column in header:
+        if column in seen:
             problems.add("duplicate column", path, line=line, column=column)
         elif column not in COLUMNS and not column.startswith("x_"):
             wanted = f"{', '.join(COLUMNS)} or x_..."
             problems.add(
                 "unknown column", path, line=line, column=column, expected=wanted
             )
+        seen.add(column)
     for column in REQUIRED:
         if column not in header:
             problems.add("missing required column", path, line=line, column=column)
