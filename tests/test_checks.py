@@ -1,5 +1,8 @@
 """Checks at the border: what passes, and what the error names."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -269,3 +272,51 @@ def test_what_is_right_passes():
     assert checks.check_count(2**31 - 1, "k") == 2**31 - 1
     assert checks.check_count(2**64, "seed", most=None) == 2**64
     jax.jit(lambda a: checks.check_number(a, "a", least=9))(1.0)
+
+
+def test_json_is_read_within_limits(tmp_path: Path):
+    file = tmp_path / "a.json"
+    file.write_text('{"a": [1, 2.5, null, "\\u00e9\\ud83d\\ude97"]}')
+    assert checks.read_json(file, "list") == {"a": [1, 2.5, None, "é\U0001f697"]}
+    file.write_text("[" * 64 + "1" + "]" * 64)
+    assert checks.read_json(file, "list", kind=list)
+    file.write_text("[1]")
+    assert checks.read_json(file, "list", kind=list, most=3) == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Expecting value: line 1"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 65 + b"]" * 65, "nested more than 64 deep"),
+        (b"[" + b'{"a": ' * 64 + b"1" + b"}" * 64 + b"]", "nested more than 64 deep"),
+        (b'["\xff"]', "'utf-8' codec can't decode byte 0xff"),
+        (b'["a"]'.decode().encode("utf-16"), "'utf-8' codec can't decode"),
+        (b'["\\uD800"]', "surrogates not allowed"),
+        (b'[{"\\udfff": 1}]', "surrogates not allowed"),
+        (b"[" + b"9" * 5000 + b"]", "4300 digits"),
+        (b"[NaN]", "NaN is no number of JSON"),
+        (b"[1, -Infinity]", "-Infinity is no number of JSON"),
+        (b"[1e999]", "1e999 is too large a number"),
+        (b'[{"a": 1, "a": 2}]', "'a' stands in it twice"),
+        (b"{}", "expected a list, got dict"),
+        (b"true", "expected a list, got bool"),
+        (b"[" + b" " * 100_000 + b"]", "more than 100001 bytes"),
+    ],
+)
+def test_json_that_is_refused(tmp_path: Path, content: bytes, message: str):
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json: is no list of cars: .*{message}"):
+        checks.read_json(file, "list of cars", kind=list, most=100_001)
+
+
+def test_json_that_is_no_plain_file(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"b\.json: no such list"):
+        checks.read_json(tmp_path / "b.json", "list")
+    with pytest.raises(ValueError, match="is a folder, expected a list"):
+        checks.read_json(tmp_path, "list")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe"):
+        checks.read_json(tmp_path / "pipe", "list")

@@ -16,6 +16,7 @@ from dex_jax._checks._arrays import (
 from dex_jax._checks._distances import warn_of_distances
 from dex_jax._checks._extras import EXTRA_MODULES, missing_extra, require
 from dex_jax._checks._files import check_file, whole_file
+from dex_jax._checks._json import read_json
 from dex_jax._checks._labels import check_classes, check_ids, check_paired_ids
 from dex_jax._checks._lengths import RowLengths, row_lengths, unit_rows
 from dex_jax._checks._meshes import on_any_mesh
@@ -61,6 +62,7 @@ __all__ = [
     "plain_text",
     "ranked_scores",
     "read_array",
+    "read_json",
     "read_matrix",
     "read_npy",
     "read_npz",
