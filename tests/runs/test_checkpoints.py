@@ -1,9 +1,12 @@
 """Checkpoints: exact, atomic, checked, on any number of devices."""
 
 import contextlib
+import json
 import os
 import resource
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chex
@@ -15,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dex_jax import training
 from dex_jax.runs._checkpoints import BEST, LAST, CheckpointError, Checkpoints, checksum
+from dex_jax.runs._digests import DIGESTS
 
 
 def state(value: float = 1.0) -> dict:
@@ -68,24 +72,175 @@ def damage(folder: Path) -> None:
         os.truncate(path, 10)
 
 
-def test_a_damaged_newest_is_told_and_the_one_before_is_used(tmp_path: Path):
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a folder": make_folder,
+    "bits flipped": flip,
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("two")
+    with Checkpoints(folder) as kept:
+        kept.save(1, state(1), notes={"best": 0.1})
+        kept.save(2, state(2), notes={"best": 0.2})
+    return folder
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_to_any_file_is_told_and_the_one_before_is_used(
+    two: Path, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+):
+    names = [p.relative_to(two) for p in two.rglob("2/**/*") if p.is_file()]
+    assert len(names) > 10
+    for number, name in enumerate(names):
+        folder, told = tmp_path / str(number), []
+        shutil.copytree(two, folder)
+        DAMAGES[kind](folder / name)
+        with Checkpoints(folder, say=told.append) as kept:
+            found = kept.restore(state())
+        assert found is not None and (found[0], found[2]) == (1, {"best": 0.1}), name
+        chex.assert_trees_all_equal(found[1], state(1))
+        place = folder / LAST / "2"
+        assert len(told) == 1
+        assert told[0].startswith(f"checkpoint 2 cannot be read: {place}: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_damage_that_no_digest_shows_is_told_too(two: Path, tmp_path: Path):
+    """Checkpoints of older versions have none."""
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    for step in "12":
+        (tmp_path / LAST / step / DIGESTS).unlink()
+        record = tmp_path / LAST / step / "record" / "metadata"
+        content = json.loads(record.read_text())
+        del content["digests"]
+        record.write_text(json.dumps(content))
     told = []
-    with Checkpoints(tmp_path) as kept:
-        kept.save(1, state(1))
-        kept.save(2, state(2))
-        kept.wait()
-    damage(tmp_path / LAST / "2")
     with Checkpoints(tmp_path, say=told.append) as kept:
         found = kept.restore(state())
-        assert found is not None
-        assert found[0] == 1
-        assert len(told) == 1
-        assert "checkpoint 2 cannot be read" in told[0]
-        kept.save(2, state(5))  # the damaged one does not stand in the way
+        assert found is not None and found[0] == 2
+        damage(tmp_path / LAST / "2")
+        found = kept.restore(state())
+    assert found is not None and found[0] == 1
+    assert len(told) == 1 and "checkpoint 2 cannot be read" in told[0]
+
+
+def test_what_is_damaged_is_set_aside_by_the_next_save(two: Path, tmp_path: Path):
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    taken = tmp_path / LAST / "2.damaged"
+    taken.write_text("somebody's")
+    damage(tmp_path / LAST / "2")
+    told = []
+    with Checkpoints(tmp_path, say=told.append) as kept:
+        kept.restore(state())
+        assert (tmp_path / LAST / "2").is_dir()
+        kept.save(2, state(5))
+        kept.save(3, state(3))
         kept.wait()
         again = kept.restore(state())
-    assert again is not None
-    chex.assert_trees_all_equal(again[1], state(5))
+    line = f"{tmp_path / LAST / '2'} is damaged and now called 2.damaged-2"
+    assert told[1:] == [line]
+    assert again is not None and again[0] == 3
+    names = sorted(p.name for p in (tmp_path / LAST).iterdir())
+    assert names == ["2", "2.damaged", "2.damaged-2", "3"]
+    assert taken.read_text() == "somebody's"
+    assert list((taken.with_name("2.damaged-2")).rglob("d/*"))
+
+
+def test_a_best_step_that_comes_again_is_kept_or_replaced(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save_best(2, state(2), notes={"best": 0.2})
+    told = []
+    with Checkpoints(tmp_path, say=told.append) as kept:
+        kept.save_best(2, state(2), notes={"best": 0.2})
+        assert not told
+    damage(tmp_path / BEST / "2")
+    with Checkpoints(tmp_path, say=told.append) as kept:
+        kept.save_best(2, state(2), notes={"best": 0.2})
+        kept.wait()
+        found = kept.restore(state(), which="best")
+    assert found is not None and found[0] == 2
+    assert told == [f"{tmp_path / BEST / '2'} is damaged and now called 2.damaged"]
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }
+
+
+def test_readers_change_nothing(two: Path, tmp_path: Path):
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    running = tmp_path / LAST / "3.orbax-checkpoint-tmp"
+    running.mkdir()
+    (running / "part").write_text("of a save")
+    damage(tmp_path / LAST / "2")
+    before = listing(tmp_path)
+    for which in ("last", "best"):
+        with Checkpoints(tmp_path, say=lambda _: None) as kept:
+            kept.restore(state(), which=which)
+    assert listing(tmp_path) == before
+    # The one that saves cleans up.
+    with Checkpoints(tmp_path) as kept:
+        kept.save(4, state(4))
+    assert not running.exists()
+    with Checkpoints(tmp_path / "nothing") as kept:
+        assert kept.restore(state()) is None
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_readers_beside_a_training_that_saves_every_step(tmp_path: Path):
+    last, told = 5, []
+
+    def train() -> None:
+        with Checkpoints(tmp_path, say=told.append) as kept:
+            for step in range(1, last + 1):
+                kept.save(step, state(step))
+                kept.save_best(step, state(step), notes={"best": step})
+
+    with ThreadPoolExecutor(1) as pool:
+        training_done = pool.submit(train)
+        seen = [0]
+        while not training_done.done() or seen[-1] < last:
+            for which in ("best", "last"):
+                with Checkpoints(tmp_path, say=told.append) as kept:
+                    found = kept.restore(state(), which=which)
+                if found is not None:
+                    chex.assert_trees_all_equal(found[1], state(found[0]))
+                    seen.append(found[0])
+        training_done.result()
+    assert not told
+    assert len(set(seen)) > 2
+
+
+def test_only_a_full_disk_is_called_full(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save(2, state(2))
+    with (
+        Checkpoints(tmp_path) as kept,
+        pytest.raises(CheckpointError, match="checkpoint 2 could not be") as error,
+    ):
+        kept.save(2, state(2))
+    assert str(tmp_path / LAST) in str(error.value)
+    assert "disk full" not in str(error.value)
 
 
 @contextlib.contextmanager
