@@ -14,9 +14,11 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -46,6 +48,8 @@ PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is.")
 flags.mark_flag_as_required("config")
 
+NO_BEST = -1.0  # mAP before the first validation
+
 
 def main(argv: list[str]) -> None:
     """Reads the flags, builds the job, trains, and says what came of it."""
@@ -55,7 +59,7 @@ def main(argv: list[str]) -> None:
         config: runs.Config = CONFIG.value
         config.lock()
     logging.set_verbosity(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: runs.plain(f"note: {message}\n")
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
     # Without asynchronous dispatch a CPU computes steps in this thread: only the main
@@ -66,7 +70,7 @@ def main(argv: list[str]) -> None:
     with plain_errors(ValueError, FileNotFoundError, ModuleNotFoundError):
         runs.check_settings(config)
         if DRY_RUN.value:
-            print("\n".join(runs.estimate(config)))
+            print(runs.plain("\n".join(runs.estimate(config))))
             return
     folder = runs.lock(workdir) if jax.process_index() == 0 else nullcontext()
     with plain_errors(runs.RunError, runs.CheckpointError, OSError), folder:
@@ -81,7 +85,7 @@ def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        sys.exit(f"error: {error}")
+        sys.exit(runs.plain(f"error: {error}"))
 
 
 def train(job: runs.Job) -> None:
@@ -89,8 +93,8 @@ def train(job: runs.Job) -> None:
     settings = job.config.run
     with runs.Checkpoints(job.workdir) as kept, runs.stop_requests() as stop:
         found = kept.restore(job.state)
-        start, state, notes = found or (0, job.state, {"best": -1.0})
-        best = float(notes["best"])
+        start, state, notes = found or (0, job.state, {"best": NO_BEST})
+        best = best_of(notes, job)
         journal = runs.Journal(
             job.workdir,
             steps=job.steps,
@@ -102,12 +106,15 @@ def train(job: runs.Job) -> None:
             journal.say(line)
         if start:
             journal.say(f"resuming after step {start} of {job.steps}")
-        journal.say(f"{job.steps} steps to {job.workdir}; the first one compiles")
+        if start < job.steps:
+            journal.say(f"{job.steps} steps to {job.workdir}; the first one compiles")
         saved, begin = time.monotonic(), time.monotonic()
         step = start
         with closing(journal), closing(job.images(start)) as images:
-            for batch in journal.waits(images):
-                if step >= job.steps or agreed(stop(), step, settings.log_steps):
+            if start and job.validation_due(start):
+                best = finish_validation(job, journal, kept, start, state, best)
+            for batch in journal.waits(islice(images, job.steps - start)):
+                if agreed(stop(), step, settings.log_steps):
                     break
                 pixels, labels = training.place_batch(
                     job.mesh, batch.images, batch.labels
@@ -118,17 +125,17 @@ def train(job: runs.Job) -> None:
                 if step == start + 1 and (line := runs.keep_step_memory()):
                     journal.say(line)
                 if job.validation_due(step):
-                    mean_ap = validate(job, journal, step, state)
-                    if mean_ap > best:
-                        best = mean_ap
-                        kept.save_best(step, state, notes={"best": best})
+                    # Whatever becomes of the validation, no step is lost.
+                    kept.save(step, state, notes={"best": best})
+                    saved = time.monotonic()
+                    best = validate(job, journal, kept, step, state, best)
                 due = time.monotonic() - saved >= 60 * settings.checkpoint_minutes
                 if agreed(due, step, settings.log_steps):
                     kept.save(step, state, notes={"best": best})
                     saved = time.monotonic()
             kept.save(step, state, notes={"best": best})
             kept.wait()
-            say_farewell(journal, job, step, best, time.monotonic() - begin)
+            say_farewell(journal, job, start, step, best, time.monotonic() - begin)
 
 
 def agreed(wanted: bool, step: int, every: int) -> bool:
@@ -138,27 +145,87 @@ def agreed(wanted: bool, step: int, every: int) -> bool:
     return training.any_process(wanted)
 
 
-def validate(
-    job: runs.Job, journal: runs.Journal, step: int, state: training.TrainState
+def best_of(notes: Mapping[str, Any], job: runs.Job) -> float:
+    """The best validation mAP so far, from what a checkpoint notes."""
+    best = notes.get("best")
+    if not isinstance(best, (int, float)) or not NO_BEST <= best <= 1:
+        raise runs.CheckpointError(
+            f"{job.workdir}: the last checkpoint notes no best mAP, but {best!r:.80}"
+        )
+    return float(best)
+
+
+def finish_validation(
+    job: runs.Job,
+    journal: runs.Journal,
+    kept: runs.Checkpoints,
+    step: int,
+    state: training.TrainState,
+    best: float,
 ) -> float:
-    """Scores the held-out identities, writes the figures down, and returns mAP."""
-    figures = evaluation.validate(
-        job.described_by(state),
-        job.reid,
-        image_size=job.config.image_size,
-        batch_size=job.config.evaluation.batch_size,
-    )
+    """Validates the state of a resumed run unless that was done; returns the best mAP.
+
+    A state is saved before it is validated, so a run may have ended in between.
+    """
+    known = journal.figure(runs.VALIDATION, step, "mean_ap")
+    if not training.any_process(known is None or known > best):
+        return best
+    try:
+        found = kept.restore(job.state, which="best")
+    except runs.CheckpointError as error:
+        journal.say(str(error))
+        found = None
+    if found is not None and found[0] == step:
+        return best_of(found[2], job)
+    journal.drop_rows(runs.VALIDATION, step - 1)
+    try:
+        return validate(job, journal, kept, step, state, best)
+    except runs.RunError as error:  # it stopped the run before, and need not again
+        journal.say(f"note: {error}")
+        return best
+
+
+def validate(
+    job: runs.Job,
+    journal: runs.Journal,
+    kept: runs.Checkpoints,
+    step: int,
+    state: training.TrainState,
+    best: float,
+) -> float:
+    """Scores the held-out identities and returns the best mAP, whose state is kept."""
+    try:
+        figures = evaluation.validate(
+            job.described_by(state),
+            job.reid,
+            image_size=job.config.image_size,
+            batch_size=job.config.evaluation.batch_size,
+        )
+    except (ValueError, OSError) as error:
+        raise runs.RunError(
+            f"step {step} could not be validated: {error}; its checkpoint in "
+            f"{job.workdir} is good and the same command goes on from there "
+            "(--config.run.validate=False: without validation)"
+        ) from error
     journal.row(runs.VALIDATION, step, figures)
     journal.say(
         f"step {step}: validation mAP {100 * figures['mean_ap']:.1f}, CMC@1 "
         f"{100 * figures['cmc_1']:.1f}, CMC@5 {100 * figures['cmc_5']:.1f}"
     )
     journal.pause()
-    return figures["mean_ap"]
+    if figures["mean_ap"] > best:
+        best = figures["mean_ap"]
+        kept.save_best(step, state, notes={"best": best})
+    return best
 
 
 def say_farewell(
-    journal: runs.Journal, job: runs.Job, step: int, best: float, seconds: float
+    journal: runs.Journal,
+    job: runs.Job,
+    start: int,
+    step: int,
+    best: float,
+    seconds: float,
 ) -> None:
     """Says how far the run came and what may come next."""
     if step < job.steps:
@@ -166,10 +233,17 @@ def say_farewell(
             f"stopped after step {step} of {job.steps}; the same command resumes"
         )
         return
+    done = f"done: {job.steps} steps in {runs.clock(seconds)}"
+    if start == job.steps:
+        done = f"done before: all {job.steps} steps"
+    elif start:
+        done = f"done: the last {step - start} of {job.steps} steps in "
+        done += runs.clock(seconds)
+    share = journal.waiting_share()
+    waited = "" if share is None else f" ({share:.1%} of it waiting for images)"
+    figure = "" if best < 0 else f", best validation mAP {100 * best:.1f}"
     journal.say(
-        f"done: {job.steps} steps in {runs.clock(seconds)} "
-        f"({journal.waited / seconds:.1%} of it waiting for images), best validation "
-        f"mAP {100 * best:.1f}. Next: python evaluate.py --workdir {job.workdir}"
+        f"{done}{waited}{figure}. Next: python evaluate.py --workdir {job.workdir}"
     )
 
 

@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
     config.run = ConfigDict()
     config.run.checkpoint_minutes = 10.0
     config.run.log_steps = 10
+    config.run.validate = True  # False = never: nothing is known of the best state
     config.run.workers = 2  # threads that read and decode
     config.run.shard_parameters = False
     config.run.remat = False  # compute blocks again in the backward pass: less memory
@@ -76,7 +77,8 @@ def _data() -> ConfigDict:
     section.hold_out = 100  # [P] training identities held back for validation
     section.hold_out_seed = 0
     section.hold_out_by = "identity"  # "scene": identities of unseen cameras
-    # [I] Validation without the gallery images of a query's own camera.
+    # [I] Scored without the gallery images of a query's own camera, in validations
+    # and evaluations alike; False = as the data set's protocol says.
     section.remove_same_camera = False
     section.expected_identities = 426  # classes of a dry run without data
     # Synthetic images beside the real ones, where the data set has such a companion:

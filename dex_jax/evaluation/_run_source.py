@@ -1,6 +1,6 @@
 """Descriptors of trained networks on their data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from dex_jax.evaluation._sources import scored_or_bare
 class RunSource:
     """Trained networks, an ensemble if they are several, on their data set.
 
-    Every (network, scale) pair is described once and kept in the run's folder.
+    Every (network, scale) pair is described once and kept in the run's folder. The
+    protocol is the one that the first run keeps.
 
     Raises:
         FileNotFoundError: no such run, or its data set is not there.
@@ -67,7 +68,8 @@ class RunSource:
         self._averaged: dict[tuple[float, ...], EmbeddingFile] = {}
         self._seconds: dict[str, float] = {}
         self.name = "+".join(run.workdir.resolve().name for run in self._runs)
-        self.protocol = self._data.protocol
+        # As it was when the run began, whatever the data set says by now.
+        self.protocol = self._runs[0].protocols.get(split, self._data.protocol)
         self.images: Mapping[str, Images] | None = {
             "query": self._data.query.images,
             "gallery": self._data.gallery.images,
@@ -76,7 +78,17 @@ class RunSource:
             f"{self._data.name}, {split} split ({self._data.source})",
             *self._data.notes,
             *(f"{run.workdir}: step {run.step}" for run in self._runs),
+            *self._other_protocols(split),
         )
+
+    def _other_protocols(self, split: str) -> Iterator[str]:
+        """Says which protocols were not taken."""
+        first, *others = self._runs
+        found = {f"{run.workdir}": run.protocols.get(split) for run in others}
+        found[f"the data set, unlike {first.workdir}"] = self._data.protocol
+        for whose, protocol in found.items():
+            if protocol is not None and protocol != self.protocol:
+                yield f"not scored by the protocol of {whose}: {protocol.describe()}"
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ try:
         keep_compiled_programs,
         load_data,
         load_scored_data,
+        load_training_data,
         pretrained_file,
     )
     from dex_jax.runs._checkpoints import (
@@ -34,8 +35,15 @@ try:
     from dex_jax.runs._journal import TRAIN, VALIDATION, Journal, clock
     from dex_jax.runs._load import Run, load_run
     from dex_jax.runs._memory import freed_memory_kept, keep_step_memory
+    from dex_jax.runs._protocols import (
+        PROTOCOLS,
+        check_scorable,
+        load_protocols,
+        save_protocols,
+    )
     from dex_jax.runs._settings import Config, check_settings, setting_names
     from dex_jax.runs._signals import stop_requests
+    from dex_jax.runs._text import plain
 except ModuleNotFoundError as error:
     raise missing_extra(error, "train") from None
 
@@ -44,6 +52,7 @@ __all__ = [
     "CLASSES",
     "CONFIG",
     "LAST",
+    "PROTOCOLS",
     "TRAIN",
     "VALIDATION",
     "CheckpointError",
@@ -58,6 +67,7 @@ __all__ = [
     "build_step",
     "build_training",
     "check_config",
+    "check_scorable",
     "check_settings",
     "checksum",
     "clock",
@@ -67,15 +77,19 @@ __all__ = [
     "keep_step_memory",
     "load_config",
     "load_data",
+    "load_protocols",
     "load_run",
     "load_scored_data",
+    "load_training_data",
     "lock",
     "near_settings",
     "newest_run",
+    "plain",
     "pretrained_file",
     "record_step",
     "save_classes",
     "save_config",
+    "save_protocols",
     "setting_names",
     "stop_requests",
 ]

@@ -9,6 +9,9 @@ import optax
 
 from dex_jax import data, models, training
 from dex_jax.runs._settings import Config
+from dex_jax.runs._text import plain
+
+SPLITS = ("validation", "test")
 
 
 def keep_compiled_programs() -> None:
@@ -41,9 +44,24 @@ def load_data(
         ValueError: another split, or what the data set itself refuses.
         FileNotFoundError: the data set is not there; says how to get it.
     """
-    if split not in ("validation", "test"):
+    if split not in SPLITS:
         raise ValueError(f"split: expected 'validation' or 'test', got {split!r}")
     return _choose(_read_data(config, on_bad_image), config, split)
+
+
+def load_training_data(
+    config: Config,
+) -> tuple[data.ReidData, dict[str, data.Protocol]]:
+    """What a training learns from and is watched by, and how each split is scored.
+
+    Returns:
+        The data set of `load_data` with the validation, and a protocol by split.
+    """
+    full = _read_data(config, None)
+    splits = {split: _choose(full, config, split) for split in SPLITS}
+    return splits["validation"], {
+        name: split.protocol for name, split in splits.items()
+    }
 
 
 def load_scored_data(
@@ -69,7 +87,15 @@ def _read_data(config: Config, on_bad_image: str | None) -> data.ReidData:
     given = {name: section[name] for name in names if section[name]}
     if (on_bad_image or section.on_bad_image) == "skip":
         given["on_bad_image"] = "skip"
-    full = data.load(section.name, **given, **section.options)
+    options = dict(section.options)
+    if twice := options.keys() & {*given, "name"}:
+        raise ValueError(
+            f"config.data.options: {min(twice)!r} is a field of config.data itself"
+        )
+    try:
+        full = data.load(section.name, **given, **options)
+    except TypeError as error:
+        raise ValueError(f"config.data.options: {options!r}: {error}") from error
     if section.name == "cityflow" or section.synthetic_root:
         full = data.mix(
             full,
@@ -82,18 +108,24 @@ def _read_data(config: Config, on_bad_image: str | None) -> data.ReidData:
 
 def _choose(full: data.ReidData, config: Config, split: str) -> data.ReidData:
     section = config.data
-    if not section.hold_out:
-        return full
-    held = data.hold_out(
-        full,
-        identities=section.hold_out,
-        seed=section.hold_out_seed,
-        by=section.hold_out_by,
-        remove_same_camera=section.remove_same_camera or None,
-    )
-    if split == "validation":
-        return held
-    return replace(held, query=full.query, gallery=full.gallery, protocol=full.protocol)
+    train = full.train
+    if section.hold_out:
+        held = data.hold_out(
+            full,
+            identities=section.hold_out,
+            seed=section.hold_out_seed,
+            by=section.hold_out_by,
+            remove_same_camera=section.remove_same_camera or None,
+        )
+        if split == "validation":
+            return held
+        full, train = replace(full, source=held.source), held.train
+    protocol = full.protocol
+    if section.remove_same_camera and not protocol.remove_same_camera:
+        # The config's rule holds wherever its runs are scored, and says so.
+        name = f"{protocol.name}, changed by the config"
+        protocol = replace(protocol, name=name, remove_same_camera=True)
+    return replace(full, train=train, protocol=protocol)
 
 
 def build_training(
@@ -124,7 +156,7 @@ def build_training(
     pretrained = None if shapes else pretrained_file(config)
     if pretrained:
         network, report = training.load_pretrained(network, pretrained)
-        print(report)
+        print(plain(report))
     rates = config.optimizer.to_dict()
     schedule = training.learning_rate(
         **{k: rates[k] for k in ("learning_rate", "schedule", "decay")},

@@ -28,6 +28,7 @@ from dex_jax.runs._digests import (
     check_digests,
     write_digests,
 )
+from dex_jax.runs._text import plain
 
 LAST, BEST = "checkpoints", "best"
 _KEPT = {LAST: 2, BEST: 1}
@@ -66,7 +67,7 @@ class Checkpoints:
         # Orbax narrates every save; what goes wrong it raises as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
         self._workdir = Path(workdir).absolute()
-        self._say = say
+        self._say = lambda line: say(plain(line))
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._saving: dict[str, int] = {}  # the step of the latest save
         self._unsealed: dict[str, int] = {}
@@ -208,18 +209,17 @@ class Checkpoints:
         name = BEST if which == "best" else LAST
         folder = self._workdir / name
         while True:
-            steps = _steps(folder)
+            steps = saved_steps(folder)
             found, faults = _newest_whole(folder, steps, like)
             # A training beside may have replaced what was to be read here.
-            if not faults or not training.any_process(steps != _steps(folder)):
+            if not faults or not training.any_process(steps != saved_steps(folder)):
                 break
         for fault in faults.values():
             self._say(fault)
-        if found is not None:
-            self._damaged[name] = list(faults)
-            if name == LAST:
-                self._newest = found[0]
-        elif faults:
+        self._damaged[name] = list(faults)
+        if found is not None and name == LAST:
+            self._newest = found[0]
+        if faults and found is None:
             raise CheckpointError(
                 f"{folder}: no checkpoint can be read.\n"
                 + "\n".join(faults.values())
@@ -232,7 +232,7 @@ def _barriers(name: str) -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
 
 
-def _steps(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, whole or not, the newest first."""
     names = os.listdir(folder) if folder.exists() else []
     numbers = [int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 19]

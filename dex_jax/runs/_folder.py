@@ -1,24 +1,31 @@
 """A run's folder: its resolved config, its classes, and who may train in it.
 
 A workdir holds `config.json` (the resolved config), `classes.json` (what it learns from
-and which identity is which class), the checkpoints, and the CSV and TensorBoard
-records. `train.py` fills it, `evaluate.py` reads it.
+and which identity is which class), `protocols.json` (how it is scored), the
+checkpoints, and the CSV and TensorBoard records. `train.py` fills it, `evaluate.py`
+reads it.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from dex_jax.runs._checkpoints import LAST
+from dex_jax._checks import check_file, read_json, warn_user, whole_file
+from dex_jax.data import ReidSplit
+from dex_jax.runs._checkpoints import LAST, saved_steps
 from dex_jax.runs._settings import Config
 
 CONFIG, CLASSES = "config.json", "classes.json"
+_WHAT = {CONFIG: "config of a run", CLASSES: "list of a run's classes"}
+_MOST = 2**26  # bytes; some million identities
 
 
 class RunError(RuntimeError):
@@ -32,7 +39,7 @@ def newest_run(root: str | Path = "runs") -> Path:
         FileNotFoundError: there is none.
     """
     runs = [path.parent for path in Path(root).glob(f"*/{CONFIG}")]
-    trained = [run for run in runs if any((run / LAST).glob("[0-9]*"))]
+    trained = [run for run in runs if saved_steps(run / LAST)]
     if not trained:
         raise FileNotFoundError(
             f"no trained run under {root}/: train one first, for example with "
@@ -44,7 +51,7 @@ def newest_run(root: str | Path = "runs") -> Path:
 def save_config(workdir: str | Path, config: Config) -> None:
     """Writes the resolved config into the run's folder, if `check_config` agrees."""
     check_config(workdir, config)
-    _write_json(Path(workdir) / CONFIG, json.loads(config.to_json()))
+    write_json(Path(workdir) / CONFIG, json.loads(config.to_json()))
 
 
 def check_config(workdir: str | Path, config: Config) -> None:
@@ -56,8 +63,8 @@ def check_config(workdir: str | Path, config: Config) -> None:
         ValueError: some field differs; names each.
     """
     fresh = json.loads(config.to_json())
-    if (Path(workdir) / CONFIG).exists():
-        stored = json.loads(load_config(workdir).to_json())
+    if os.path.lexists(Path(workdir) / CONFIG):
+        stored = _read(workdir, CONFIG)
         differ = [
             f"  config.{name}: {old!r} there, {new!r} here"
             for name, old, new in _differences(stored, fresh)
@@ -78,30 +85,70 @@ def load_config(workdir: str | Path) -> Config:
         FileNotFoundError: the folder is no run.
         ValueError: the file is not what `save_config` writes.
     """
-    return ConfigDict(_tuples(read_json(Path(workdir) / CONFIG)))
+    path = Path(workdir) / CONFIG
+    stored = _read(workdir, CONFIG)
+    try:
+        return ConfigDict(_tuples(stored))
+    except (TypeError, ValueError) as error:  # names that no field can have
+        raise ValueError(f"{path}: is no {_WHAT[CONFIG]}: {error}") from None
 
 
-def save_classes(workdir: str | Path, source: str, identities: list[int]) -> None:
+def load_num_classes(workdir: str | Path) -> int:
+    """Reads how many identities a run tells apart.
+
+    Raises:
+        FileNotFoundError: the folder is no run.
+        ValueError: the file is not what `save_classes` writes.
+    """
+    number = _read(workdir, CLASSES).get("num_classes")
+    if type(number) is not int or not 1 <= number < 2**31:
+        raise ValueError(
+            f"{workdir}: {CLASSES} does not say num_classes, a number of identities, "
+            f"but {_short(number)}"
+        )
+    return number
+
+
+def save_classes(workdir: str | Path, source: str, train: ReidSplit) -> None:
     """Writes which identity is which class, or checks it against what is there.
+
+    Args:
+        workdir: the run's folder.
+        source: what identifies the data set, with all of its files.
+        train: the images that are learned from.
 
     Raises:
         ValueError: the run has learned from other images or identities.
+
+    Warns:
+        UserWarning: some file of the data set has changed since the run began, as when
+            a damaged picture of the validation is mended.
     """
     path = Path(workdir) / CLASSES
+    identities = np.unique(train.identities).tolist()
+    labels = zip(train.names, train.identities.tolist(), strict=True)
     fresh = {
         "source": source,
         "num_classes": len(identities),
         "identities": identities,
+        "images": hashlib.sha256(repr(list(labels)).encode()).hexdigest(),
     }
-    if path.exists():
-        stored = read_json(path)
-        for name in fresh:
+    if os.path.lexists(path):
+        stored = _read(workdir, CLASSES)
+        # Runs of older versions do not know their images.
+        stored.setdefault("images", fresh["images"])
+        for name in ("num_classes", "identities", "images"):
             if stored.get(name) != fresh[name]:
                 raise ValueError(
                     f"{workdir}: its run has learned from other data ({name} was "
                     f"{_short(stored.get(name))}, is {_short(fresh[name])})"
                 )
-    _write_json(path, fresh)
+        if stored.get("source") != source:
+            warn_user(
+                f"{workdir}: files of the data set have changed since its run began "
+                f"(it was {_short(stored.get('source'))}, is {source!r})"
+            )
+    write_json(path, fresh)
 
 
 @contextlib.contextmanager
@@ -112,7 +159,11 @@ def lock(workdir: str | Path) -> Iterator[None]:
         RunError: another process holds it.
     """
     Path(workdir).mkdir(parents=True, exist_ok=True)
-    with (Path(workdir) / ".lock").open("w") as handle:
+    path = Path(workdir) / ".lock"
+    if os.path.lexists(path):
+        check_file(path, "lock of a run")
+    # Not cut to nothing: a link may lead to somebody's file.
+    with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -122,22 +173,19 @@ def lock(workdir: str | Path) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _read(workdir: str | Path, name: str) -> dict[str, Any]:
+    path = Path(workdir) / name
+    if not os.path.lexists(path):
         raise FileNotFoundError(
             f"{path.parent} is not the folder of a run: it has no {path.name}"
         )
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    return read_json(path, _WHAT[name], most=_MOST)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(draft, path)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an object so that the file is always whole."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _tuples(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """All that a training works with, built and checked before its first step."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,15 @@ from jax.tree_util import Partial
 from dex_jax import data, training
 from dex_jax.models import parts as layouts
 from dex_jax.pipeline import IdentityBatches, TrainBatch, train_batches
-from dex_jax.runs._build import build_step, build_training, load_data, pretrained_file
+from dex_jax.runs._build import (
+    build_step,
+    build_training,
+    load_training_data,
+    pretrained_file,
+)
 from dex_jax.runs._folder import RunError, check_config, save_classes, save_config
 from dex_jax.runs._journal import TRAIN, Journal, clock
+from dex_jax.runs._protocols import check_scorable, load_protocols, save_protocols
 from dex_jax.runs._settings import Config
 
 
@@ -56,7 +62,9 @@ class Job:
             f"{self.reid.name} ({self.reid.source}): {len(self.reid.train)} training "
             f"images",
             f"{synthetic} of them synthetic (config.data.mixing={mixing})",
-            f"validation by {self.reid.protocol.describe()}",
+            f"validation by {self.reid.protocol.describe()}"
+            if self.validated
+            else "no validation (config.run.validate=False)",
             f"{model.name}: {training.count(self.network.params) / 1e6:.2f} M "
             f"parameters, {self.network.parts.num_parts} parts, "
             f"{self.mesh.devices.size} device(s)",
@@ -87,8 +95,15 @@ class Job:
         finally:
             batches.close()
 
+    @property
+    def validated(self) -> bool:
+        """Whether the run is validated at all."""
+        return self.config.run.get("validate", True)
+
     def validation_due(self, step: int) -> bool:
         """Whether the state after so many steps is validated."""
+        if not self.validated:
+            return False
         every = self.config.evaluation.every_epochs * self.batches.steps_per_epoch
         return step == self.steps or bool(every and step % every == 0)
 
@@ -106,7 +121,7 @@ def build_job(config: Config, workdir: Path) -> Job:
 
     Raises:
         ValueError: a setting, a batch size or an image size that does not fit, a
-            folder of another run, data that cannot be used.
+            folder of another run, data that cannot be used or validated.
         FileNotFoundError: the data set or the pretrained weights are not there.
     """
     check_config(workdir, config)
@@ -118,7 +133,11 @@ def build_job(config: Config, workdir: Path) -> Job:
     shapes, _, _ = build_training(config, num_classes=2, steps_per_epoch=1, shapes=True)
     training.check_image_size(shapes, config.image_size)
     pretrained_file(config)
-    reid = _load_data(config)
+    reid, protocols = _load_data(config)
+    # A run that goes on is scored as it was when it began.
+    protocols |= load_protocols(workdir)
+    reid = replace(reid, protocol=protocols["validation"])
+    check_scorable(reid, config)
     batches = IdentityBatches(reid.train.identities, seed=config.seed, **config.batch)
     _, num_classes = data.class_labels(reid.train)
     network, transform, schedule = build_training(
@@ -126,7 +145,8 @@ def build_job(config: Config, workdir: Path) -> Job:
     )
     if jax.process_index() == 0:
         save_config(workdir, config)
-        save_classes(workdir, reid.source, np.unique(reid.train.identities).tolist())
+        save_protocols(workdir, protocols)
+        save_classes(workdir, reid.source, reid.train)
     state = training.init_state(network, transform, average=config.optimizer.average)
     shardings = training.state_shardings(
         state, mesh, shard_parameters=config.run.shard_parameters
@@ -146,10 +166,10 @@ def build_job(config: Config, workdir: Path) -> Job:
     )
 
 
-def _load_data(config: Config) -> data.ReidData:
-    """`load_data`, whose error names the flags that mend it."""
+def _load_data(config: Config) -> tuple[data.ReidData, dict[str, data.Protocol]]:
+    """`load_training_data`, whose error names the flags that mend it."""
     try:
-        return load_data(config)
+        return load_training_data(config)
     except FileNotFoundError as error:
         section = config.data
         hint = "--config.data.root=DIR says where it lies"
@@ -200,20 +220,23 @@ def estimate(config: Config) -> list[str]:
         Lines of text: the parts, the parameters, the steps, one step's cost.
 
     Raises:
-        ValueError: as `build_job`.
+        ValueError, FileNotFoundError: as `build_job`.
     """
     lines = []
+    pretrained_file(config)
     try:
-        reid = _load_data(config)
+        reid, _ = _load_data(config)
     except FileNotFoundError as error:
         num_classes = config.data.expected_identities
         lines += [str(error), f"Going on with {num_classes} identities."]
     else:
         num_classes = data.class_labels(reid.train)[1]
+        check_scorable(reid, config)
     per_epoch = -(-num_classes // config.batch.ids_per_batch)
-    network, transform, schedule = build_training(
-        config, num_classes=num_classes, steps_per_epoch=per_epoch, shapes=True
-    )
+    size = {"num_classes": num_classes, "steps_per_epoch": per_epoch}
+    if pretrained_file(config):
+        build_training(config, **size)  # reads it, and says what of it fits
+    network, transform, schedule = build_training(config, **size, shapes=True)
     side = config.image_size // network.stride
     steps = per_epoch * config.epochs
     cost = training.cost(

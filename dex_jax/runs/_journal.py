@@ -10,12 +10,17 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 from tensorboardX import SummaryWriter
+
+from dex_jax.runs._rows import drop_rows_after, read_figure
+from dex_jax.runs._text import plain
 
 T = TypeVar("T")
 
 TRAIN, VALIDATION = "metrics.csv", "validation.csv"
 _QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
+_FEW_STEPS = 10  # of so many, starting up takes most of the time
 
 
 class Journal:
@@ -31,6 +36,9 @@ class Journal:
             nothing.
         console: where to write; a terminal gets a live bar, anything else a line now
             and then.
+
+    Raises:
+        RunError: a CSV file in the folder is no record of a run.
     """
 
     def __init__(
@@ -50,18 +58,20 @@ class Journal:
         self._steps, self._batch = steps, batch_size
         self.waited = 0.0  # seconds for data, in all
         self._times: deque[tuple[int, float, float]] = deque(maxlen=50)
+        self._first: tuple[int, float, float] | None = None
+        self._latest = (start, 0.0, 0.0)
         self._said = 0.0
-        self._board = None
+        self._active, self._board = active, None
+        for name in (TRAIN, VALIDATION):
+            self.drop_rows(name, start)
         if active:
-            for name in (TRAIN, VALIDATION):
-                _drop_rows_after(self._folder / name, start)
             board = str(self._folder / "tensorboard")
             self._board = SummaryWriter(board, purge_step=start + 1)
         self._bar = Progress(
             TextColumn("step"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -70,8 +80,8 @@ class Journal:
         self._bar.start()
 
     def say(self, text: str) -> None:
-        """Prints one line above the bar."""
-        self.console.print(text, markup=False)
+        """Prints one line above the bar, as `plain` makes it."""
+        self.console.print(Text(plain(text)))
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:
         """Hands batches on and counts how long each was waited for."""
@@ -84,7 +94,9 @@ class Journal:
     def tick(self, step: int, loss: float) -> None:
         """Counts a finished step and shows loss, rate and remaining time."""
         now = time.monotonic()
-        self._times.append((step, now, self.waited))
+        self._latest = (step, now, self.waited)
+        self._times.append(self._latest)
+        self._first = self._first or self._latest
         text = f"loss {loss:.3f}  {self.rate():.1f} images/s  {self._eta(step)} left"
         self._bar.update(self._task, completed=step, description=text)
         if not self.console.is_terminal and (
@@ -109,6 +121,17 @@ class Journal:
         if len(self._times) < 2:
             return 0.0
         (_, begin, before), (_, end, after) = self._times[0], self._times[-1]
+        return min((after - before) / max(end - begin, 1e-9), 1.0)
+
+    def waiting_share(self) -> float | None:
+        """Share of the time since the first step spent waiting for data, in [0, 1].
+
+        None where too few steps were made for a figure that says something.
+        """
+        first, begin, before = self._first or self._latest
+        last, end, after = self._latest
+        if last - first < _FEW_STEPS:
+            return None
         return min((after - before) / max(end - begin, 1e-9), 1.0)
 
     def _eta(self, step: int) -> str:
@@ -143,6 +166,26 @@ class Journal:
             if name != "step":
                 self._board.add_scalar(f"{prefix}/{name}", value, step)
 
+    def figure(self, kind: str, step: int, name: str) -> float | None:
+        """Reads one figure of a step from a CSV file; None where it is not there.
+
+        Raises:
+            RunError: the file is no record of a run.
+        """
+        return read_figure(self._folder / kind, step, name)
+
+    def drop_rows(self, kind: str, step: int) -> None:
+        """Takes the rows after a step out of a CSV file, as if it had ended there.
+
+        Raises:
+            RunError: the file is no record of a run.
+        """
+        path = self._folder / kind
+        if not self._active or not os.path.lexists(path):
+            return
+        if damaged := drop_rows_after(path, step):
+            self.say(f"{path}: {damaged} lines were no rows and are left out")
+
     def close(self) -> None:
         """Stops the bar and flushes TensorBoard."""
         self._bar.stop()
@@ -157,20 +200,3 @@ def clock(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{whole % 60:02d}"
     return f"{minutes:02d}:{whole % 60:02d}"
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    with path.open(newline="") as handle:
-        rows = list(csv.reader(handle))
-    # A kill in the middle of a write can leave a last line without all its fields.
-    kept = [
-        row
-        for row in rows[1:]
-        if len(row) == len(rows[0]) and row[0].isdigit() and int(row[0]) <= step
-    ]
-    draft = path.with_suffix(".tmp")
-    with draft.open("w", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows([*rows[:1], *kept])
-    os.replace(draft, path)

@@ -1,16 +1,17 @@
 """A trained network, read from its run."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
 
-from dex_jax import training
+from dex_jax import data, training
 from dex_jax.runs._build import build_training
 from dex_jax.runs._checkpoints import Checkpoints, checksum
-from dex_jax.runs._folder import CLASSES, CONFIG, load_config, read_json
+from dex_jax.runs._folder import CONFIG, load_config, load_num_classes
+from dex_jax.runs._protocols import load_protocols
 from dex_jax.runs._settings import Config, check_settings
 
 
@@ -25,6 +26,7 @@ class Run:
         apply: normalised images `[B, S, S, 3]` float32 -> descriptors `[B, P * D]`
             float32, unit length; a pytree that holds the weights.
         fingerprint: changes with the weights and with the structure.
+        protocols: how each split is scored; empty for runs of older versions.
     """
 
     workdir: Path
@@ -32,6 +34,7 @@ class Run:
     step: int
     apply: Callable[[jax.Array], jax.Array]
     fingerprint: str
+    protocols: Mapping[str, data.Protocol] = field(default_factory=dict)
 
 
 def load_run(workdir: str | Path, *, which: str = "best") -> Run:
@@ -44,7 +47,8 @@ def load_run(workdir: str | Path, *, which: str = "best") -> Run:
 
     Raises:
         FileNotFoundError: no run, or one without a checkpoint.
-        ValueError: its config lacks settings, as that of an older version does.
+        ValueError: its config lacks settings, as that of an older version does, or
+            one of its files is damaged.
         CheckpointError: there are checkpoints and none can be read.
     """
     config = load_config(workdir)
@@ -52,9 +56,8 @@ def load_run(workdir: str | Path, *, which: str = "best") -> Run:
         check_settings(config)
     except ValueError as error:
         raise ValueError(f"{workdir}: {CONFIG} is of no use here:\n{error}") from None
-    num_classes = read_json(Path(workdir) / CLASSES).get("num_classes")
-    if not isinstance(num_classes, int):
-        raise ValueError(f"{workdir}: {CLASSES} does not say num_classes")
+    num_classes = load_num_classes(workdir)
+    protocols = load_protocols(workdir)
     network, transform, _ = build_training(
         config, num_classes=num_classes, steps_per_epoch=1, shapes=True
     )
@@ -74,4 +77,5 @@ def load_run(workdir: str | Path, *, which: str = "best") -> Run:
         step=step,
         apply=training.describer(network.graphdef)(params, state.stats),
         fingerprint=f"{json.dumps(identity, sort_keys=True)}{checksum(state.stats)}",
+        protocols=protocols,
     )

@@ -112,12 +112,20 @@ def test_identities_are_held_back_by_the_seed_of_the_config(config):
     assert held() == first
 
 
-def test_the_test_split_has_the_protocol_of_the_set(config):
-    config.data.remove_same_camera = True
-    held = runs.load_data(config)
-    assert held.protocol.remove_same_camera and "held-back" in held.protocol.name
+def test_the_test_split_has_the_protocol_of_the_set_and_the_rule_of_the_config(config):
+    config.data.remove_same_camera = False
     test = runs.load_data(config, split="test")
     assert test.protocol.name == "CityFlow-ReID"
     assert not test.protocol.remove_same_camera
+    config.data.remove_same_camera = True
+    held = runs.load_data(config)
+    assert held.protocol.remove_same_camera and "held-back" in held.protocol.name
+    for hold_out in (2, 0):
+        config.data.hold_out = hold_out
+        test = runs.load_data(config, split="test")
+        assert test.protocol.name == "CityFlow-ReID, changed by the config"
+        assert test.protocol.remove_same_camera
+        assert test.protocol.top == 100
+    assert runs.load_data(config).protocol == test.protocol
     with pytest.raises(ValueError, match="split: expected 'validation' or 'test'"):
         runs.load_data(config, split="train")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import demo, resnet50_ibn
-from dex_jax import runs, training
+from dex_jax import models, runs, training
 from dex_jax.pipeline import TrainBatch
 from tests.data import fake_sets
 
@@ -183,3 +183,26 @@ def test_an_estimate_goes_on_without_the_data(config, monkeypatch):
     # 16 steps of 3 Gflop at 1 Gflop a second.
     assert lines[-1].startswith("one step: 3 Gflop, 2.0 GiB; at the 1 Gflop/s")
     assert lines[-1].endswith("a run takes about 00:48")
+
+
+def test_an_estimate_refuses_weights_that_are_not_there_or_do_not_fit(config, tmp_path):
+    config.data.root = ""
+    config.model.pretrained = "no.pth"
+    with pytest.raises(FileNotFoundError, match=r"pretrained: no file 'no\.pth'"):
+        runs.estimate(config)
+    other = models.backbone("resnet_slim", width=4, last_stride=1, rngs=0)
+    config.model.pretrained = str(tmp_path / "other.safetensors")
+    models.save_torch_weights(other, config.model.pretrained)
+    with pytest.raises(ValueError, match="shape"):
+        runs.estimate(config)
+
+
+def test_what_no_query_can_score_is_refused_before_a_folder_is_made(config, tmp_path):
+    config.data.hold_out = 0  # the test side of this set has no identities
+    for refuse in (
+        lambda: runs.build_job(config, tmp_path / "run"),
+        lambda: runs.estimate(config),
+    ):
+        with pytest.raises(ValueError, match=r"back with --config\.data\.hold_out=N"):
+            refuse()
+    assert not (tmp_path / "run").exists()

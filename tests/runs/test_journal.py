@@ -99,3 +99,32 @@ def test_the_other_processes_are_silent(tmp_path: Path):
     made.row(TRAIN, 1, {"loss": 1.0})
     made.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_text_of_files_is_no_markup(tmp_path: Path):
+    made, page = journal(tmp_path)
+    made.say("[/b] [red]x[/] :car: \x1b[2J \ud800 \u202e.jpg")
+    made.close()
+    assert page.getvalue() == "[/b] [red]x[/] :car: \\x1b[2J \\ud800 \\u202e.jpg\n"
+
+
+def test_a_share_of_waiting_needs_steps_to_speak_of(tmp_path: Path, monkeypatch):
+    # Each batch is waited for for one second of four; the first one for a hundred.
+    moments = iter([0, 100, *(100 + 4 * n + k for n in range(11) for k in (3, 3, 4))])
+    clock = SimpleNamespace(monotonic=lambda: float(next(moments)))
+    monkeypatch.setattr("dex_jax.runs._journal.time", clock)
+    made = Journal(tmp_path, steps=11, start=0, batch_size=4, active=False)
+    assert made.waiting_share() is None
+    shares = []
+    for step, _ in enumerate(made.waits(range(11)), start=1):
+        made.tick(step, 1.0)
+        shares.append(made.waiting_share())
+    assert shares == [None] * 10 + [0.25]
+
+
+def test_a_file_that_was_only_begun_gets_its_names(tmp_path: Path):
+    (tmp_path / TRAIN).write_text("")
+    made, _ = journal(tmp_path)
+    made.row(TRAIN, 1, {"loss": 1.5})
+    made.close()
+    assert rows(tmp_path / TRAIN) == [{"step": "1", "loss": "1.5"}]
