@@ -235,7 +235,7 @@ def say_farewell(
         return
     done = f"done: {job.steps} steps in {runs.clock(seconds)}"
     if start == job.steps:
-        done = f"done before: all {job.steps} steps"
+        done = f"done: all {job.steps} steps were made before"
     elif start:
         done = f"done: the last {step - start} of {job.steps} steps in "
         done += runs.clock(seconds)

@@ -64,14 +64,20 @@ def test_a_broken_picture_costs_no_step(config, tmp_path, capfd):
     assert "resuming after step 4 of 8" in text and "note: step 4 could not" in text
     train.train(runs.build_job(config, broken))
     text = capfd.readouterr().out
-    assert "note: step 8 could not" in text and "done before: all 8 steps." in text
+    assert (
+        "note: step 8 could not" in text
+        and "done: all 8 steps were made before." in text
+    )
     assert runs.load_run(broken).step == 8
     picture.write_bytes(content)
     with pytest.warns(UserWarning, match="files of the data set have changed since"):
         job = runs.build_job(config, broken)
     train.train(job)
     text = capfd.readouterr().out
-    assert "step 8: validation mAP" in text and "done before: all 8 steps, best" in text
+    assert (
+        "step 8: validation mAP" in text
+        and "done: all 8 steps were made before, best" in text
+    )
     assert "waiting" not in text and "compiles" not in text
     assert rows(broken, runs.TRAIN) == rows(whole, runs.TRAIN)
     assert rows(broken, runs.VALIDATION) == rows(whole, runs.VALIDATION)[1:]
