@@ -68,7 +68,7 @@ def test_a_hit_at_rank_six_is_none_among_the_first_five():
 def test_a_set_without_a_positive_is_an_error():
     data = make_data()
     strangers = replace(data.query, identities=np.array([9]))
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="no query can be scored"):
         validate(
             Partial(colour), replace(data, query=strangers), image_size=8, batch_size=2
         )

@@ -102,6 +102,7 @@ CHANGES: dict[str, Change | str] = {
     "run.workers": Change(3, "reading"),
     "run.shard_parameters": Change(True, "placing"),
     "run.remat": Change(True, "program"),
+    "run.validate": Change(False, "due"),
 }
 
 
