@@ -14,11 +14,10 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -47,8 +46,6 @@ COORDINATOR = flags.DEFINE_string(
 PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is.")
 flags.mark_flag_as_required("config")
-
-NO_BEST = -1.0  # mAP before the first validation
 
 
 def main(argv: list[str]) -> None:
@@ -93,8 +90,8 @@ def train(job: runs.Job) -> None:
     settings = job.config.run
     with runs.Checkpoints(job.workdir) as kept, runs.stop_requests() as stop:
         found = kept.restore(job.state)
-        start, state, notes = found or (0, job.state, {"best": NO_BEST})
-        best = best_of(notes, job)
+        start, state, notes = found or (0, job.state, {"best": runs.NO_BEST})
+        best = runs.best_of(notes)
         journal = runs.Journal(
             job.workdir,
             steps=job.steps,
@@ -135,7 +132,8 @@ def train(job: runs.Job) -> None:
                     saved = time.monotonic()
             kept.save(step, state, notes={"best": best})
             kept.wait()
-            say_farewell(journal, job, start, step, best, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            journal.say(runs.farewell(job, journal, start, step, best, seconds))
 
 
 def agreed(wanted: bool, step: int, every: int) -> bool:
@@ -143,16 +141,6 @@ def agreed(wanted: bool, step: int, every: int) -> bool:
     if jax.process_count() > 1 and step % every:
         return False
     return training.any_process(wanted)
-
-
-def best_of(notes: Mapping[str, Any], job: runs.Job) -> float:
-    """The best validation mAP so far, from what a checkpoint notes."""
-    best = notes.get("best")
-    if not isinstance(best, (int, float)) or not NO_BEST <= best <= 1:
-        raise runs.CheckpointError(
-            f"{job.workdir}: the last checkpoint notes no best mAP, but {best!r:.80}"
-        )
-    return float(best)
 
 
 def finish_validation(
@@ -176,7 +164,7 @@ def finish_validation(
         journal.say(str(error))
         found = None
     if found is not None and found[0] == step:
-        return best_of(found[2], job)
+        return runs.best_of(found[2])
     journal.drop_rows(runs.VALIDATION, step - 1)
     try:
         return validate(job, journal, kept, step, state, best)
@@ -217,34 +205,6 @@ def validate(
         best = figures["mean_ap"]
         kept.save_best(step, state, notes={"best": best})
     return best
-
-
-def say_farewell(
-    journal: runs.Journal,
-    job: runs.Job,
-    start: int,
-    step: int,
-    best: float,
-    seconds: float,
-) -> None:
-    """Says how far the run came and what may come next."""
-    if step < job.steps:
-        journal.say(
-            f"stopped after step {step} of {job.steps}; the same command resumes"
-        )
-        return
-    done = f"done: {job.steps} steps in {runs.clock(seconds)}"
-    if start == job.steps:
-        done = f"done: all {job.steps} steps were made before"
-    elif start:
-        done = f"done: the last {step - start} of {job.steps} steps in "
-        done += runs.clock(seconds)
-    share = journal.waiting_share()
-    waited = "" if share is None else f" ({share:.1%} of it waiting for images)"
-    figure = "" if best < 0 else f", best validation mAP {100 * best:.1f}"
-    journal.say(
-        f"{done}{waited}{figure}. Next: python evaluate.py --workdir {job.workdir}"
-    )
 
 
 def read_flags(argv: list[str]) -> list[str]:

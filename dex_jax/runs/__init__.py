@@ -31,7 +31,15 @@ try:
         save_classes,
         save_config,
     )
-    from dex_jax.runs._job import Job, build_job, estimate, record_step
+    from dex_jax.runs._job import (
+        NO_BEST,
+        Job,
+        best_of,
+        build_job,
+        estimate,
+        farewell,
+        record_step,
+    )
     from dex_jax.runs._journal import TRAIN, VALIDATION, Journal, clock
     from dex_jax.runs._load import Run, load_run
     from dex_jax.runs._memory import freed_memory_kept, keep_step_memory
@@ -52,6 +60,7 @@ __all__ = [
     "CLASSES",
     "CONFIG",
     "LAST",
+    "NO_BEST",
     "PROTOCOLS",
     "TRAIN",
     "VALIDATION",
@@ -63,6 +72,7 @@ __all__ = [
     "Run",
     "RunError",
     "add_flags",
+    "best_of",
     "build_job",
     "build_step",
     "build_training",
@@ -72,6 +82,7 @@ __all__ = [
     "checksum",
     "clock",
     "estimate",
+    "farewell",
     "freed_memory_kept",
     "keep_compiled_programs",
     "keep_step_memory",

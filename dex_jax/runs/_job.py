@@ -1,6 +1,6 @@
 """All that a training works with, built and checked before its first step."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from dex_jax.runs._build import (
     load_training_data,
     pretrained_file,
 )
+from dex_jax.runs._checkpoints import CheckpointError
 from dex_jax.runs._folder import RunError, check_config, save_classes, save_config
 from dex_jax.runs._journal import TRAIN, Journal, clock
 from dex_jax.runs._protocols import check_scorable, load_protocols, save_protocols
 from dex_jax.runs._settings import Config
+
+NO_BEST = -1.0  # mAP before the first validation
 
 
 @dataclass
@@ -209,6 +212,46 @@ def record_step(
         scalars["images_per_second"] = journal.rate()
         scalars["data_wait"] = journal.data_wait()
         journal.row(TRAIN, step, scalars, values["part_loss"].tolist())
+
+
+def best_of(notes: Mapping[str, Any]) -> float:
+    """The best validation mAP so far, from what a checkpoint notes.
+
+    Raises:
+        CheckpointError: it notes none.
+    """
+    best = notes.get("best")
+    if not isinstance(best, (int, float)) or not NO_BEST <= best <= 1:
+        raise CheckpointError(
+            f"the last checkpoint notes no best mAP, but {best!r:.80}"
+        )
+    return float(best)
+
+
+def farewell(
+    job: Job, journal: Journal, start: int, step: int, best: float, seconds: float
+) -> str:
+    """Says how far a run came and what may come next.
+
+    Args:
+        job: the run.
+        journal: what its steps waited for.
+        start: steps that were made before.
+        step: steps that are made now.
+        best: the best validation mAP so far, below 0 for none.
+        seconds: since its start or resumption.
+    """
+    if step < job.steps:
+        return f"stopped after step {step} of {job.steps}; the same command resumes"
+    done = f"done: {job.steps} steps in {clock(seconds)}"
+    if start == job.steps:
+        done = f"done: all {job.steps} steps were made before"
+    elif start:
+        done = f"done: the last {step - start} of {job.steps} steps in {clock(seconds)}"
+    share = journal.waiting_share()
+    waited = "" if share is None else f" ({share:.1%} of it waiting for images)"
+    figure = "" if best < 0 else f", best validation mAP {100 * best:.1f}"
+    return f"{done}{waited}{figure}. Next: python evaluate.py --workdir {job.workdir}"
 
 
 def estimate(config: Config) -> list[str]:

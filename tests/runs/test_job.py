@@ -206,3 +206,31 @@ def test_what_no_query_can_score_is_refused_before_a_folder_is_made(config, tmp_
         with pytest.raises(ValueError, match=r"back with --config\.data\.hold_out=N"):
             refuse()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_farewell_says_what_was_done_now_and_before(config, tmp_path, monkeypatch):
+    job = runs.build_job(config, tmp_path / "run")
+    book = journal(tmp_path / "run", job)
+    after = f"Next: python evaluate.py --workdir {tmp_path / 'run'}"
+    say = runs.farewell
+    assert say(job, book, 0, 3, 0.5, 61) == (
+        "stopped after step 3 of 8; the same command resumes"
+    )
+    assert say(job, book, 0, 8, runs.NO_BEST, 61) == f"done: 8 steps in 01:01. {after}"
+    best = "best validation mAP 50.0"
+    assert say(job, book, 8, 8, 0.5, 1) == (
+        f"done: all 8 steps were made before, {best}. {after}"
+    )
+    monkeypatch.setattr(book, "waiting_share", lambda: 0.25)
+    assert say(job, book, 6, 8, 0.5, 61) == (
+        f"done: the last 2 of 8 steps in 01:01 (25.0% of it waiting for images), "
+        f"{best}. {after}"
+    )
+    book.close()
+
+
+@pytest.mark.parametrize("best", [None, "0.5", -2, 1.5, float("nan"), [1]])
+def test_notes_without_a_best_figure_are_refused(best):
+    assert runs.best_of({"best": 0.5}) == 0.5
+    with pytest.raises(runs.CheckpointError, match="notes no best mAP, but"):
+        runs.best_of({"best": best})
