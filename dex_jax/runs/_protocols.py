@@ -76,7 +76,9 @@ def check_scorable(reid: data.ReidData, config: Config) -> None:
     else:
         fault = f"none of {known} queries has another image in the gallery"
         if not known:
-            fault = f"{len(reid.query)} query images, none with a known identity"
+            fault = f"none of {len(reid.query)} query images has a known identity"
+        if not len(reid.query):
+            fault = "there are no query images"
         mend = "hold other identities back with --config.data.hold_out_seed=N"
         if not section.hold_out:
             count = len(np.unique(reid.train.identities))

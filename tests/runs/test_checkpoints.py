@@ -1,6 +1,7 @@
 """Checkpoints: exact, atomic, checked, on any number of devices."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -8,11 +9,13 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -244,6 +247,30 @@ def test_only_a_full_disk_is_called_full(tmp_path: Path):
         kept.save(2, state(2))
     assert str(tmp_path / LAST) in str(error.value)
     assert "disk full" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cause", "free", "full"),
+    [
+        (OSError(errno.ENOSPC, "no space"), 2**40, True),
+        (OSError(errno.EDQUOT, "quota"), 2**40, True),
+        (ValueError("write failed: No space left on device"), 2**40, True),
+        (OSError(errno.EACCES, "not allowed"), 2**40, False),
+        (OSError(errno.EACCES, "not allowed"), 1000, True),
+    ],
+)
+def test_a_disk_is_full_by_its_error_or_by_its_figures(
+    tmp_path: Path, monkeypatch, cause: Exception, free: int, full: bool
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("a save failed") from cause
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", refuse)
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(CheckpointError, match="a save failed") as error:
+        Checkpoints(tmp_path).save(2, state(2))
+    assert ("Is the disk full?" in str(error.value)) is full
 
 
 @contextlib.contextmanager

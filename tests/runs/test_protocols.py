@@ -39,7 +39,7 @@ def test_no_query_at_all_names_the_setting_that_holds_some_back(config):
     with pytest.raises(ValueError, match="set: nothing can be validated") as error:
         runs.check_scorable(reid(NOTHING, NOTHING), config)
     for part in (
-        "config.data.hold_out=0 holds nothing back",
+        "there are no query images, and config.data.hold_out=0 holds nothing back",
         "2 training identities back with --config.data.hold_out=N",
         "or train without validation: --config.run.validate=False",
     ):
