@@ -13,7 +13,7 @@ _KINDS = {dict: "an object", list: "a list"}
 
 
 def read_json(
-    path: str | os.PathLike, what: str, *, kind: type = dict, most: int = 2**24
+    path: str | os.PathLike, what: str, *, kind: type = dict, most: int = 2**23
 ) -> Any:
     """Reads a JSON file within limits; every fault is an error that names the file.
 
@@ -24,7 +24,7 @@ def read_json(
         path: where the file lies.
         what: what the errors call it, such as "config of a run".
         kind: type of the outermost value, `dict` or `list`.
-        most: bytes that are read; a longer file is refused. Values take up to 24 times
+        most: bytes that are read; a longer file is refused. Values take up to 40 times
             the memory of their text.
 
     Returns:

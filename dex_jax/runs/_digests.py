@@ -13,7 +13,6 @@ from dex_jax._checks import check_file, read_json, whole_file
 
 DIGESTS = "digests.json"
 _WHAT = "list of a checkpoint's files"
-_MOST = 2**28  # bytes; of a checkpoint of a million files
 
 
 def write_digests(folder: str | os.PathLike) -> None:
@@ -26,7 +25,7 @@ def write_digests(folder: str | os.PathLike) -> None:
 def add_digests(folder: str | os.PathLike) -> None:
     """Adds the files beside those folders, which change until a save is over."""
     folder = Path(folder)
-    written = read_json(folder / DIGESTS, _WHAT, most=_MOST)
+    written = read_json(folder / DIGESTS, _WHAT)
     for path in folder.iterdir():
         if path.is_file() and path.name != DIGESTS and not path.name.startswith("."):
             written[path.name] = _digest(path)
@@ -50,7 +49,7 @@ def check_digests(folder: str | os.PathLike) -> bool:
     folder = Path(folder)
     if not os.path.lexists(folder / DIGESTS):
         return False
-    written = read_json(folder / DIGESTS, _WHAT, most=_MOST)
+    written = read_json(folder / DIGESTS, _WHAT)
     for name, digest in written.items():
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts:

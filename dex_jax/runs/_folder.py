@@ -25,7 +25,6 @@ from dex_jax.runs._settings import Config
 
 CONFIG, CLASSES = "config.json", "classes.json"
 _WHAT = {CONFIG: "config of a run", CLASSES: "list of a run's classes"}
-_MOST = 2**26  # bytes; some million identities
 
 
 class RunError(RuntimeError):
@@ -179,7 +178,7 @@ def _read(workdir: str | Path, name: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path.parent} is not the folder of a run: it has no {path.name}"
         )
-    return read_json(path, _WHAT[name], most=_MOST)
+    return read_json(path, _WHAT[name])
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
