@@ -17,6 +17,7 @@ from dex_jax._checks._distances import warn_of_distances
 from dex_jax._checks._extras import EXTRA_MODULES, missing_extra, require
 from dex_jax._checks._files import check_file, whole_file
 from dex_jax._checks._json import read_json
+from dex_jax._checks._label_words import JUNK, alike, read_label
 from dex_jax._checks._labels import check_classes, check_ids, check_paired_ids
 from dex_jax._checks._lengths import RowLengths, row_lengths, unit_rows
 from dex_jax._checks._meshes import on_any_mesh
@@ -36,9 +37,11 @@ from dex_jax._checks._warnings import warn_user
 
 __all__ = [
     "EXTRA_MODULES",
+    "JUNK",
     "ArrayLike",
     "Count",
     "RowLengths",
+    "alike",
     "check_choice",
     "check_classes",
     "check_count",
@@ -63,6 +66,7 @@ __all__ = [
     "ranked_scores",
     "read_array",
     "read_json",
+    "read_label",
     "read_matrix",
     "read_npy",
     "read_npz",

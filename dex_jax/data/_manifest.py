@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dex_jax._checks import JUNK, alike
 from dex_jax.data._contents import read_contents
 from dex_jax.data._hold_out import REAL
 from dex_jax.data._images import ImageFiles, file_sizes, find_faults, fingerprint
-from dex_jax.data._label_words import JUNK, alike
 from dex_jax.data._manifest_table import (
     COLUMNS,
     LABELS,

@@ -6,9 +6,9 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
+from dex_jax._checks import JUNK, read_label
 from dex_jax.data._hold_out import REAL
 from dex_jax.data._label_files import Line, read_whole
-from dex_jax.data._label_words import JUNK, read_label
 from dex_jax.data._manifest_parquet import read_parquet
 from dex_jax.data._problems import Problems, leaves_folder
 

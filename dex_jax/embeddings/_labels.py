@@ -1,12 +1,10 @@
 """Labels of a file's two sides: whole numbers, or words that get numbers here."""
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# What pandas and spreadsheets write where there is no label.
-_NONE_WORDS = ("", "-1", "-1.0", "nan", "NaN", "None", "<NA>")
+from dex_jax._checks import JUNK, alike, read_label, warn_user
 
 
 def read_labels(
@@ -42,7 +40,8 @@ def read_labels(
             "compared must be of one kind"
         )
     words = sorted({word for column in columns.values() for word in column} - {""})
-    _warn_of_twins(words, worded[0])
+    if twins := alike(words):
+        warn_user(f"{worded[0]}: {twins} may be meant as one label; write it alike")
     code = {"": -1, **{word: number for number, word in enumerate(words)}}
     coded = {
         name: np.array([code[word] for word in column], np.int64)
@@ -93,31 +92,11 @@ def _read_words(values: list, name: str) -> np.ndarray:
             raise ValueError(
                 f"{name}: row {row} is {value!r} beside words; expected one kind"
             )
-        found[row] = "" if value.strip() in _NONE_WORDS else value
+        word = read_label(value)
+        found[row] = "" if word == JUNK else word
     return found
 
 
 def _is_number(value: object) -> bool:
     number = isinstance(value, int | float | np.integer | np.floating)
     return number and not isinstance(value, bool)
-
-
-def _warn_of_twins(words: Iterable[str], name: str) -> None:
-    """Warns of two words that somebody may have meant as one."""
-    seen: dict[str, str] = {}
-    for word in words:
-        other = seen.setdefault(_plain(word), word)
-        if other != word:
-            warnings.warn(
-                f"{name}: {other!r} and {word!r} are two labels; write them alike if "
-                "they mean one",
-                stacklevel=5,
-            )
-            return
-
-
-def _plain(word: str) -> str:
-    """A word without what is easily lost: spaces, leading zeros, a fraction of 0."""
-    plain = word.strip().casefold()
-    whole = plain.removesuffix(".0")
-    return whole.lstrip("0") or "0" if whole.isdecimal() else plain

@@ -1,6 +1,6 @@
 import pytest
 
-from dex_jax.data._label_words import alike, read_label
+from dex_jax._checks import alike, read_label
 
 
 @pytest.mark.parametrize(
