@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         config: runs.Config = CONFIG.value
         config.lock()
     logging.set_verbosity(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: runs.plain(f"note: {message}\n")
+    warnings.formatwarning = lambda message, *_, **__: shown(f"note: {message}\n")
     workdir = Path(WORKDIR.value or f"runs/{config.name}")
     runs.keep_compiled_programs()
     # Without asynchronous dispatch a CPU computes steps in this thread: only the main
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     with plain_errors(ValueError, FileNotFoundError, ModuleNotFoundError):
         runs.check_settings(config)
         if DRY_RUN.value:
-            print(runs.plain("\n".join(runs.estimate(config))))
+            print(shown("\n".join(runs.estimate(config))))
             return
     folder = runs.lock(workdir) if jax.process_index() == 0 else nullcontext()
     with plain_errors(runs.RunError, runs.CheckpointError, OSError), folder:
@@ -76,13 +76,18 @@ def main(argv: list[str]) -> None:
         train(job)
 
 
+def shown(text: str) -> str:
+    """A message as a screen can show it, whatever words of files are in it."""
+    return runs.plain_text(text, lines=True)
+
+
 @contextmanager
 def plain_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Exits with the message of an error of these kinds alone, without a traceback."""
     try:
         yield
     except kinds as error:
-        sys.exit(runs.plain(f"error: {error}"))
+        sys.exit(shown(f"error: {error}"))
 
 
 def train(job: runs.Job) -> None:

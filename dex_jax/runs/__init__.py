@@ -1,6 +1,6 @@
 """A run and its folder: the only subpackage that reads the fields of a config."""
 
-from dex_jax._checks import missing_extra
+from dex_jax._checks import missing_extra, plain_text
 
 try:
     from dex_jax.runs._build import (
@@ -51,7 +51,6 @@ try:
     )
     from dex_jax.runs._settings import Config, check_settings, setting_names
     from dex_jax.runs._signals import stop_requests
-    from dex_jax.runs._text import plain
 except ModuleNotFoundError as error:
     raise missing_extra(error, "train") from None
 
@@ -95,7 +94,7 @@ __all__ = [
     "lock",
     "near_settings",
     "newest_run",
-    "plain",
+    "plain_text",
     "pretrained_file",
     "record_step",
     "save_classes",

@@ -8,8 +8,8 @@ import jax
 import optax
 
 from dex_jax import data, models, training
+from dex_jax._checks import plain_text
 from dex_jax.runs._settings import Config
-from dex_jax.runs._text import plain
 
 SPLITS = ("validation", "test")
 
@@ -156,7 +156,7 @@ def build_training(
     pretrained = None if shapes else pretrained_file(config)
     if pretrained:
         network, report = training.load_pretrained(network, pretrained)
-        print(plain(report))
+        print(plain_text(str(report), lines=True))
     rates = config.optimizer.to_dict()
     schedule = training.learning_rate(
         **{k: rates[k] for k in ("learning_rate", "schedule", "decay")},

@@ -22,13 +22,13 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from dex_jax import training
+from dex_jax._checks import plain_text
 from dex_jax.runs._digests import (
     DIGESTS,
     add_digests,
     check_digests,
     write_digests,
 )
-from dex_jax.runs._text import plain
 
 LAST, BEST = "checkpoints", "best"
 _KEPT = {LAST: 2, BEST: 1}
@@ -67,7 +67,7 @@ class Checkpoints:
         # Orbax narrates every save; what goes wrong it raises as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
         self._workdir = Path(workdir).absolute()
-        self._say = lambda line: say(plain(line))
+        self._say = lambda line: say(plain_text(line, lines=True))
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._saving: dict[str, int] = {}  # the step of the latest save
         self._unsealed: dict[str, int] = {}

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
+from dex_jax._checks import plain_text
 from dex_jax.runs._rows import drop_rows_after, read_figure
-from dex_jax.runs._text import plain
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Journal:
 
     def say(self, text: str) -> None:
         """Prints one line above the bar, as `plain` makes it."""
-        self.console.print(Text(plain(text)))
+        self.console.print(Text(plain_text(text, lines=True)))
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:
         """Hands batches on and counts how long each was waited for."""
