@@ -1,15 +1,13 @@
 """A training and its validations: what fails there costs no step and no figure."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import train
-from configs import demo
 from dex_jax import evaluation, runs
-from tests.data import fake_sets
+from tests.small_run import figures, small_config
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*instead of"),
@@ -19,28 +17,9 @@ pytestmark = [
 
 @pytest.fixture
 def config(tmp_path: Path) -> Any:
-    """A network of a few hundred numbers: eight steps, validated after four."""
-    config: Any = demo.get_config()
-    config.image_size = 32
-    config.epochs = 4
-    config.data.update(name="cityflow", size="", hold_out=3, mixing="real")
-    config.data.root = str(fake_sets.cityflow(tmp_path / "set"))
-    config.data.remove_same_camera = False
-    config.batch.update(ids_per_batch=2, images_per_id=4)
-    config.model.update(dim=2, parts=((1, 1, 2),), expected_parts=0)
-    config.model.options = {"width": 2}
+    config = small_config(tmp_path / "set")
     config.optimizer.learning_rate = 1e-3
-    config.evaluation.every_epochs = 2
-    config.evaluation.scales = (1.0,)
-    config.run.log_steps = 1
     return config
-
-
-def rows(workdir: Path, name: str) -> list[dict[str, str]]:
-    with (workdir / name).open(newline="") as handle:
-        found = list(csv.DictReader(handle))
-    timed = {"images_per_second", "data_wait"}
-    return [{k: v for k, v in row.items() if k not in timed} for row in found]
 
 
 def test_a_broken_picture_costs_no_step(config, tmp_path, capfd):
@@ -79,8 +58,8 @@ def test_a_broken_picture_costs_no_step(config, tmp_path, capfd):
         and "done: all 8 steps were made before, best" in text
     )
     assert "waiting" not in text and "compiles" not in text
-    assert rows(broken, runs.TRAIN) == rows(whole, runs.TRAIN)
-    assert rows(broken, runs.VALIDATION) == rows(whole, runs.VALIDATION)[1:]
+    assert figures(broken, runs.TRAIN) == figures(whole, runs.TRAIN)
+    assert figures(broken, runs.VALIDATION) == figures(whole, runs.VALIDATION)[1:]
 
 
 def test_a_kill_before_a_validation_changes_no_figure(config, tmp_path, monkeypatch):
@@ -101,7 +80,7 @@ def test_a_kill_before_a_validation_changes_no_figure(config, tmp_path, monkeypa
         job.steps = steps  # as if the next kill came before another step
         train.train(job)
     for name in (runs.TRAIN, runs.VALIDATION):
-        assert rows(killed, name) == rows(whole, name)
+        assert figures(killed, name) == figures(whole, name)
     best = [runs.load_run(workdir) for workdir in (whole, killed)]
     assert best[0].step == best[1].step
     assert best[0].fingerprint == best[1].fingerprint
@@ -135,11 +114,11 @@ def test_it_validates_and_evaluates_by_one_protocol(config, tmp_path, remove):
     row = evaluation.rows_for("none").rows[-1]
     found = evaluation.run_row(source.embeddings(None), row, source.protocol)
     assert found.scored is not None
-    figures = {
-        row["step"]: float(row["mean_ap"]) for row in rows(workdir, runs.VALIDATION)
+    validated = {
+        row["step"]: float(row["mean_ap"]) for row in figures(workdir, runs.VALIDATION)
     }
     step = str(runs.load_run(workdir).step)
-    assert found.scored.mean_ap == pytest.approx(figures[step], abs=1e-6)
+    assert found.scored.mean_ap == pytest.approx(validated[step], abs=1e-6)
 
 
 def test_the_protocol_is_the_one_that_the_run_keeps(config, tmp_path):

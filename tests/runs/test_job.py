@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import demo, resnet50_ibn
+from configs import resnet50_ibn
 from dex_jax import models, runs, training
 from dex_jax.pipeline import TrainBatch
-from tests.data import fake_sets
+from tests.small_run import small_config
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*instead of"),
@@ -23,17 +23,8 @@ pytestmark = [
 
 @pytest.fixture
 def config(tmp_path):
-    """A network of a few hundred numbers on three of CityFlow's six fake vehicles."""
-    config: Any = demo.get_config()
-    config.image_size = 32
-    config.epochs = 4
-    config.data.update(name="cityflow", size="", hold_out=3, mixing="real")
-    config.data.root = str(fake_sets.cityflow(tmp_path / "set"))
-    config.data.remove_same_camera = False
-    config.batch.update(ids_per_batch=2, images_per_id=4)
-    config.model.update(dim=2, parts=((1, 1, 2),), expected_parts=0)
-    config.model.options = {"width": 2}
-    config.evaluation.every_epochs = 2
+    config = small_config(tmp_path / "set")
+    config.run.log_steps = 10
     return config
 
 
