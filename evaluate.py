@@ -128,6 +128,11 @@ def evaluate(flags: argparse.Namespace) -> None:
     if grid is not None:
         found = dataclasses.replace(found, sweep=evaluation.sweep(file, grid, protocol))
         found.print_sweep()
+    write(found, folder, flags)
+
+
+def write(found: report.Report, folder: Path, flags: argparse.Namespace) -> None:
+    """Writes the report and says where it lies."""
     start = time.perf_counter()
     report.write_report(found, folder, force=flags.force, brief=flags.brief)
     page = report.FIGURES_FILE if flags.brief else report.PAGE

@@ -294,7 +294,9 @@ def summary(outcomes: list[Outcome]) -> Iterator[str]:
 
 def main() -> None:
     """Reads the flags, judges the mutants, prints what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)

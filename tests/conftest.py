@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from dex_jax.embeddings import save
 from tests.compilation import optimised
+from tests.evaluation.example import make_file
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -70,3 +72,29 @@ def real_data() -> Path:
 def rng() -> np.random.Generator:
     """A seeded numpy generator, fresh for every test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def vectors_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embeddings of `tests/evaluation/example.py` as a file."""
+    path = tmp_path_factory.mktemp("evaluate") / "vectors.npz"
+    save(make_file(), path)
+    return path
+
+
+@pytest.fixture
+def run_evaluate(vectors_file, tmp_path, monkeypatch, capsys):
+    """`evaluate.py` in an empty folder: flags to its exit code, stdout and stderr."""
+    import evaluate  # it needs extras, which not every environment has
+
+    monkeypatch.chdir(tmp_path)
+
+    def start(
+        *flags: str, embeddings: str | None = str(vectors_file)
+    ) -> tuple[int, str, str]:
+        source = [] if embeddings is None else ["--embeddings", embeddings]
+        code = evaluate.main([*source, *flags])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return start

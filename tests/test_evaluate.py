@@ -16,24 +16,14 @@ from tests.evaluation.example import make_file
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("evaluate") / "vectors.npz"
-    save(make_file(), path)
-    return path
+@pytest.fixture
+def path(vectors_file):
+    return vectors_file
 
 
 @pytest.fixture
-def run(path, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def start(*flags: str, embeddings: str | None = str(path)) -> tuple[int, str, str]:
-        source = [] if embeddings is None else ["--embeddings", embeddings]
-        code = evaluate.main([*source, *flags])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return start
+def run(run_evaluate):
+    return run_evaluate
 
 
 BRIEF = ("--brief", "--rerank")
@@ -157,95 +147,6 @@ def test_each_chain_and_table_has_a_report_of_its_own(run, tmp_path):
     # The same again would be lost: that one is refused.
     code, _, err = run(*BRIEF, "table5")
     assert code == 2 and "table5: holds a report; --force replaces it" in err
-
-
-def test_submission_and_its_score(run, tmp_path):
-    target = tmp_path / "track2.txt"
-    code, out, _ = run(*BRIEF, " dex(k=3) , tracklet", "--submission", str(target))
-    assert code == 0 and "6 lines, chain dex(k=3),tracklet" in out
-    flags = ("--force", "--submission", str(target))
-    code, out, _ = run(*BRIEF, "dex(k=3)", *flags)
-    assert code == 0 and "chain dex(k=3),tracklet" in out
-    lines = [line.split() for line in target.read_text().splitlines()]
-    assert len(lines) == 6 and all(
-        sorted(map(int, x)) == [*range(1, 55)] for x in lines
-    )
-    # Pulled in: the three images of a tracklet, 3 i + 1 to 3 i + 3, stay together.
-    blocks = np.array(lines, int).reshape(6, 18, 3)
-    assert (np.sort(blocks) - np.sort(blocks)[..., :1] == [0, 1, 2]).all()
-    code, out, _ = run("--score", str(target))
-    assert code == 0
-    figure = re.search(r"mAP (\d+\.\d+), CMC@1", out)
-    assert figure is not None
-    _, out, _ = run(*BRIEF, "dex(k=3),tracklet", "--out", "again")
-    assert f"{float(figure[1]):.1f}" in out
-    target.write_text("\n".join(target.read_text().splitlines()[:-1]))
-    code, _, err = run("--score", str(target))
-    assert code == 2 and "has 5 lines, expected one a query: 6" in err
-
-
-def test_tracklets_are_pulled_into_somebodys_list(run, tmp_path):
-    ids = np.array([np.random.default_rng(i).permutation(54) + 1 for i in range(6)])
-    np.savetxt(tmp_path / "theirs.txt", ids, fmt="%d")
-    flags = (
-        "--score",
-        "theirs.txt",
-        "--rerank",
-        "tracklet",
-        "--submission",
-        "ours.txt",
-    )
-    code, out, err = run(*flags)
-    assert (code, err) == (0, "") and "wrote ours.txt: 6 lines" in out
-    theirs, ours = re.findall(r"txt.*: mAP (\d+\.\d+)", out)
-    code, out, _ = run("--score", "ours.txt")
-    assert f"ours.txt: mAP {ours}," in out and theirs != ours
-    code, _, err = run("--score", "theirs.txt", "--submission", "x.txt")
-    assert code == 2 and "--submission: with --score, needs --rerank tracklet" in err
-    code, _, err = run("--score", "theirs.txt", "--rerank", "dex")
-    assert code == 2 and "a given list is re-ranked by tracklet alone" in err
-
-
-def test_a_list_is_scored_against_labels_alone(run, tmp_path):
-    lines = ["path,identity,camera,split"]
-    for side, number in (("query", 2), ("gallery", 3)):
-        lines += [f"{side}{i}.jpg,car {i % 2},{i},{side}" for i in range(number)]
-    (tmp_path / "cars.csv").write_text("\n".join(lines))
-    for line in lines[1:]:
-        Image.new("RGB", (8, 8)).save(tmp_path / line.split(",")[0])
-    (tmp_path / "theirs.txt").write_text("1 2 3\n1 2 3\n")
-    labels = ("--data", "manifest", "--root", "cars.csv")
-    code, out, err = run("--score", "theirs.txt", *labels, embeddings=None)
-    assert (code, err) == (0, "")
-    # Query 0 finds rows 0 and 2, at ranks 1 and 3; query 1 finds row 1, at rank 2.
-    assert f"mAP {100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2:.2f}," in out
-
-
-def test_every_image_may_ask_all_others(run, tmp_path):
-    file = make_file()
-    np.save(tmp_path / "all.npy", file.gallery_features)
-    np.save(tmp_path / "all_identities.npy", file.gallery_identities)
-    code, out, err = run(*BRIEF, "dex", "--leave_one_out", embeddings="all.npy")
-    assert (code, err) == (0, "") and "54 queries, 54 gallery images" in out
-    assert "each query's own image left out" in out
-    report = tmp_path / "reports" / "all" / "dex" / "report.json"
-    honest = json.loads(report.read_text())["results"][0]["mAP"]
-    names = np.array([f"{i}.jpg" for i in range(54)])
-    both = {f"{side}_{key}": value for side in ("query", "gallery") for key, value in (
-        ("features", file.gallery_features), ("names", names),
-        ("identities", file.gallery_identities))}  # fmt: skip
-    np.savez(tmp_path / "both.npz", **both)
-    code, out, _ = run(*BRIEF, "none", embeddings="both.npz")
-    assert code == 0 and "54 of 54 queries have an image of their own name" in out
-    assert "--leave_one_out" in out
-    report = tmp_path / "reports" / "both" / "none" / "report.json"
-    assert json.loads(report.read_text())["results"][0]["mAP"] > honest + 0.01
-    code, out, _ = run(
-        *BRIEF, "none", "--leave_one_out", "--force", embeddings="both.npz"
-    )
-    assert code == 0 and "find themselves" not in out
-    found = json.loads(report.read_text())["results"][0]["mAP"]
-    assert found == pytest.approx(honest)
 
 
 def test_protocol_can_be_changed_and_is_said(run):
@@ -443,15 +344,3 @@ def test_flags_reach_the_networks_that_describe(run, monkeypatch):
     }
     run("--workdir", "a", embeddings=None)
     assert (asked["which"], asked["split"], asked["flip"]) == ("best", None, False)
-
-
-def test_a_submission_is_scored_once_where_galleries_are_drawn(run, tmp_path):
-    file = make_file()
-    protocol = {"name": "drawn", "draws": 3}
-    save(replace(file, meta={"protocol": protocol}), tmp_path / "drawn.npz")
-    ids = np.tile(np.arange(1, 55), (6, 1))
-    np.savetxt(tmp_path / "track2.txt", ids, fmt="%d")
-    vectors = str(tmp_path / "drawn.npz")
-    code, out, err = run("--score", "track2.txt", embeddings=vectors)
-    assert (code, err) == (0, "")
-    assert "galleries" not in out.splitlines()[0]

@@ -148,6 +148,6 @@ def test_the_moving_average_is_what_is_judged_and_kept(
     for weights, steps in zip(judge.weights, (4, 8), strict=True):
         grown = steps - (1 - 0.5**steps) if average else steps
         np.testing.assert_allclose(weights, first + grown, rtol=1e-5)
-    kept = runs.load_run(workdir, which="best")
-    loaded = jax.device_get(jax.tree.leaves(kept.apply.args)[0])
+    apply: Any = runs.load_run(workdir, which="best").apply
+    loaded = jax.device_get(jax.tree.leaves(apply.args)[0])
     np.testing.assert_allclose(loaded, judge.weights[1], rtol=1e-6)

@@ -11,12 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dex_jax._checks import (
-    ArrayLike,
-    check_choice,
-    check_masked_count,
-    check_number,
-)
+from dex_jax._checks import ArrayLike, check_choice, check_masked_count, check_number
 from dex_jax.neighbors import NeighborLists
 from dex_jax.neighbors._search import limit_count
 from dex_jax.neighbors._split import repeat_last
@@ -329,15 +324,12 @@ def tracklet(*, order: str = "gallery") -> Refine:
     """
     check_choice(order, "order", ORDERS)
 
-    def scores(scores: jax.Array, state: State) -> jax.Array:
-        return pull_in_scores(scores, known(state.tracklets), order=order)
-
     def ranking(ranking: Ranking, state: State) -> Ranking:
         return pull_in_ranking(ranking, known(state.tracklets))
 
     return Refine(
         "tracklet",
-        scores=scores,
+        scores=lambda s, state: pull_in_scores(s, known(state.tracklets), order=order),
         ranking=ranking if order == "gallery" else None,
         needs_tracklets=True,
     )

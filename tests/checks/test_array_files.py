@@ -24,7 +24,7 @@ ARRAYS = [
     np.array([1 + 2j]),
     np.arange(4, dtype=">i4"),
     np.array(["ab", "c"], ">U2"),
-    np.float16([1.5, np.nan]),
+    np.array([1.5, np.nan], np.float16),
 ]
 
 

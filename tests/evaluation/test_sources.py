@@ -84,7 +84,8 @@ def test_flip_is_the_mean_of_both_sides_by_hand(workdirs, monkeypatch):
 
     def one_sided(workdir, *, which):
         run = load_run(workdir, which=which)
-        return replace(run, apply=Partial(left_half, *run.apply.args))
+        weights = np.random.default_rng(1).normal(size=(3, 3))
+        return replace(run, apply=Partial(left_half, jnp.asarray(weights, jnp.float32)))
 
     monkeypatch.setattr(_run_source.runs, "load_run", one_sided)
     plain = RunSource(workdirs[:1]).embeddings(None)

@@ -152,7 +152,8 @@ def test_the_spatial_gate_of_cbam_starts_at_a_half(maps):
     assert layer.bn.momentum == 0.99
     x = np.repeat(maps, 6, axis=3)[..., :32]
     half = np.asarray(layer(jnp.asarray(x)))
-    layer.bn.bias.set_value(jnp.full(1, 50.0))
+    bias: Any = layer.bn.bias
+    bias.set_value(jnp.full(1, 50.0))
     np.testing.assert_allclose(half, 0.5 * np.asarray(layer(jnp.asarray(x))), atol=1e-6)
 
 
@@ -182,7 +183,7 @@ def test_a_map_is_the_image_divided_by_the_stride(name, options, last_stride):
 @pytest.mark.parametrize("channels", [16, 256])
 def test_widths_of_squeeze_and_excite(channels):
     """A sixteenth of a ResNeXt block's output, a quarter of an MBConv's input."""
-    block = initialise(
+    block: Any = initialise(
         lambda: Bottleneck(
             channels, channels, channels, stride=1, groups=1, ibn=False, cbam=False,
             squeeze=True, dtype=None,
@@ -191,7 +192,7 @@ def test_widths_of_squeeze_and_excite(channels):
     )  # fmt: skip
     assert block.se.fc1.kernel[...].shape == (1, 1, channels, channels // 16)
     assert block.se.fc2.kernel[...].shape == (1, 1, channels // 16, channels)
-    mobile = initialise(
+    mobile: Any = initialise(
         lambda: InvertedResidual(
             channels, 24, 3, stride=1, expand=6, is_residual=False, squeeze=True,
             activation=jax.nn.silu, drop_rate=0.0, dtype=None,

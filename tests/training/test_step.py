@@ -210,7 +210,7 @@ def test_meshes_give_the_losses_and_statistics_of_one_device(
 
 def test_accumulation_takes_the_mean_of_the_halves(network, batch):
     """Gradient descent of rate 1: what the weights lose is the gradient."""
-    still = dict.fromkeys(("flip", "contrast", "brightness", "erase"), 0.0)
+    still = {"flip": 0.0, "contrast": 0.0, "brightness": 0.0, "erase": 0.0}
     schedule = optax.constant_schedule(1.0)
     step = training.train_step(
         network, optax.sgd(schedule), schedule,
