@@ -13,7 +13,8 @@ def read_labels(
     """Reads labels of one kind as int64, -1 for none.
 
     Whole floats are whole numbers and NaN is none, as in a column of pandas with gaps.
-    Words get the numbers 0, 1, ... in their order, the same on both sides.
+    Words are read as in a manifest ("3.0" is 3, "nan" is none) and get the numbers 0,
+    1, ... in their order, the same on both sides.
 
     Args:
         given: the labels of the query side and of the gallery side, by their names.
@@ -66,8 +67,12 @@ def _read_column(values: object, name: str, size: int) -> np.ndarray:
     if array.dtype.kind == "f":
         array = np.where(np.isnan(array), -1, array)
         _refuse(array, array != np.floor(array), name, "expected a whole number")
-    # The bound is 2^63 in every type; 2^63 - 1 would be rounded up to it by a float.
-    _refuse(array, array >= 2.0**63, name, "expected less than 2^63")
+        # From there on a type leaves numbers out, and two vehicles may become one.
+        digits = min(np.finfo(array.dtype).nmant + 1, 63)
+        expected = f"expected less than 2^{digits} in {array.dtype}; save integers"
+        _refuse(array, array >= 2.0**digits, name, expected)
+    else:
+        _refuse(array, array >= 2**63, name, "expected less than 2^63")
     _refuse(array, array < -1, name, "expected -1 (none) or more")
     return array.astype(np.int64)
 

@@ -319,6 +319,34 @@ def test_words_that_may_mean_one_are_named(twin):
     assert len(set(numbers(file, "gallery_cameras"))) == 3
 
 
+def test_words_of_columns_with_gaps_are_read_as_in_a_manifest():
+    """`frame["vehicle"].to_numpy(str)` of whole numbers, with gaps on one side."""
+    file = make_file(
+        query_identities=["3", "7"],
+        gallery_identities=["7.0", "nan", "-1.00"],
+        query_cameras=["NA", "gate"],
+        gallery_cameras=["null", "NaT", "gate"],
+    )
+    assert numbers(file, "query_identities") == [0, 1]
+    assert numbers(file, "gallery_identities") == [1, -1, -1]
+    assert numbers(file, "query_cameras") == [-1, 0]
+    assert numbers(file, "gallery_cameras") == [-1, -1, 0]
+    assert file.meta["words"] == {"identities": ["3", "7"], "cameras": ["gate"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [(np.float16, 11), (np.float32, 24), (np.float64, 53)]
+)
+def test_floats_that_may_have_lost_their_last_digits_are_refused(kind, limit):
+    largest = np.array([2**limit - 1, 1], kind)
+    file = make_file(query_identities=largest)
+    assert numbers(file, "query_identities") == [2**limit - 1, 1]
+    # 2^53 + 1 as a float64 is 2^53, another vehicle.
+    expected = rf"query_identities: row 0 is .*; expected less than 2\^{limit}"
+    with pytest.raises(ValueError, match=expected):
+        make_file(query_identities=np.array([2**limit + 1, 1], kind))
+
+
 def test_arrays_of_other_programs_need_features_alone(tmp_path):
     path = tmp_path / "theirs.npz"
     np.savez(path, query_features=np.eye(1, 4), gallery_features=np.eye(3, 4))
