@@ -111,14 +111,22 @@ def _own_cameras(file: Labelled, labels: dict[str, Any]) -> dict[str, np.ndarray
         other = np.flatnonzero((own >= 0) & (pair[0] != pair[1][own]))
         if other.size:
             at = other[0]
+            words = _words(file, kind, (pair[0][at], pair[1][own[at]]))
             raise ValueError(
-                f"leave_one_out: {file.query_names[at]!r} has the {kind} {pair[0][at]} "
-                f"as a query and {pair[1][own[at]]} in the gallery"
+                f"leave_one_out: {file.query_names[at]!r} has the {kind} {words[0]} "
+                f"as a query and {words[1]} in the gallery"
             )
     alone = np.flatnonzero((own >= 0) & (query == -1))
     number = max(query.max(initial=-1), gallery.max(initial=-1)) + 1
     query[alone] = gallery[own[alone]] = number + np.arange(len(alone))
     return {"query_cameras": query, "gallery_cameras": gallery}
+
+
+def _words(file: Labelled, kind: str, codes: tuple[int, int]) -> list[str]:
+    kinds = {"identity": "identities", "camera": "cameras"}
+    if not isinstance(file, EmbeddingFile):
+        return [str(code) for code in codes]
+    return [label_word(file, kinds[kind], int(code)) for code in codes]
 
 
 def check_scorable(file: Labelled, protocol: Protocol) -> None:
@@ -188,7 +196,7 @@ def self_match_notes(file: EmbeddingFile, protocol: Protocol) -> list[str]:
 
 def _same_descriptors(file: EmbeddingFile) -> tuple[np.ndarray, np.ndarray]:
     """A gallery row `[Q]` of the same descriptor, and whether there is one."""
-    row: dict[bytes, int] = {}
+    row: dict[int, int] = {}
     for number, key in enumerate(_keys(file.gallery_features)):
         row.setdefault(key, number)
     own = np.array([row.get(key, -1) for key in _keys(file.query_features)], np.int64)
@@ -199,9 +207,9 @@ def _same_descriptors(file: EmbeddingFile) -> tuple[np.ndarray, np.ndarray]:
     return own, (own >= 0) & equal & known
 
 
-def _keys(features: np.ndarray) -> list[bytes]:
-    """The first values of each row, which different rows seldom share."""
-    return [row.tobytes() for row in np.ascontiguousarray(features[:, :8])]
+def _keys(features: np.ndarray) -> list[int]:
+    """A number for each row, which different rows seldom share."""
+    return [hash(row.tobytes()) for row in features]
 
 
 def counted_pairs(

@@ -47,6 +47,12 @@ class RunSource:
             self._data = runs.load_data(
                 configs[0], split=split, on_bad_image=on_bad_image
             )
+        for side in ("query", "gallery"):
+            if not len(getattr(self._data, side)):
+                raise ValueError(
+                    f"{workdirs[0]}: nothing can be ranked: the {split} split of "
+                    f"{self._data.name} holds no {side} images; --split names another"
+                )
         for run in self._runs[1:]:
             if run.config.data == configs[0].data:
                 continue

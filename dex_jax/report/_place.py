@@ -21,7 +21,8 @@ _EARLIER_KEYS = {"title", "protocol", "sizes", "notes", "results", "versions"}
 # Every name that a report holds. What has another name is somebody else's.
 _NAMES = re.compile(
     r"report\.json|queries\.csv|index\.html"
-    r"|(map|cmc|errors|cameras|sweep|ranks|explain_\d{6,})\.(png|pdf)"
+    r"|(map|cmc|errors|cameras|sweep|ranks|explain_(\d{6}|[1-9]\d{6,}))\.(png|pdf)",
+    re.ASCII,
 )
 _LARGEST = 2**28  # bytes of a `report.json` that is read
 _LONGEST = 150  # bytes of a name that hidden names repeat; a name may have 255
@@ -49,9 +50,16 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
         raise FileExistsError(
             f"{folder}: is a link, which is not replaced; give the folder itself"
         )
+    if folder.parent.exists():
+        with _in_turn(folder.parent):
+            _check_place(folder, force)
+    return folder
+
+
+def _check_place(folder: Path, force: bool) -> None:
     _clear_leftovers(folder)
     if not folder.exists():
-        return folder
+        return
     if not folder.is_dir():
         raise FileExistsError(
             f"{folder}: exists and is no report; choose another --out"
@@ -72,7 +80,6 @@ def check_folder(folder: str | os.PathLike, *, force: bool = False) -> Path:
             f"{folder}: holds other things too, which --force does not replace: "
             f"{_listed(foreign)}; choose another --out"
         )
-    return folder
 
 
 def check_file(path: Path, name: str, *, suffix: str = "", force: bool = False) -> None:
@@ -140,13 +147,16 @@ def whole_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     check_folder(folder, force=force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(folder, "new")
-    partial.mkdir()
     try:
-        with _locked(partial):
+        with contextlib.ExitStack() as held:
+            with _in_turn(folder.parent):
+                partial.mkdir()
+                held.enter_context(_locked(partial))
             yield partial
             # Hours may have passed, in which others have written there.
-            check_folder(folder, force=force)
-            _swap(partial, folder)
+            with _in_turn(folder.parent):
+                _check_place(folder, force)
+                _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -197,6 +207,24 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield free
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _in_turn(parent: Path) -> Iterator[None]:
+    """Lets one process at a time look at the reports in a folder and rename them.
+
+    Without it, one that ends while another is between its two renamings would find no
+    report, or half of one, and lose its own. On a file system without locks all go on.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(parent, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _clear_leftovers(folder: Path) -> None:

@@ -69,6 +69,9 @@ def test_other_labels_of_the_own_image_are_named():
     other = every_image(query_identities=np.array([1, 1, 2, 3, 3]))
     with pytest.raises(ValueError, match="'d' has the identity 3 as a query and 2 in"):
         score(np.eye(5), other, LEFT_OUT)
+    worded = replace(other, meta={"words": {"identities": ["", "", "bus 7", "van"]}})
+    with pytest.raises(ValueError, match="has the identity van as a query and bus 7 "):
+        score(np.eye(5), worded, LEFT_OUT)
     with pytest.raises(
         ValueError, match="leave_one_out: leaves out an image, and gall"
     ):
@@ -93,6 +96,10 @@ def test_queries_in_the_gallery_are_counted():
     renamed = replace(file, query_names=("q1", "q2", "q3", "q4", "q5"))
     (note,) = self_match_notes(renamed, plain)
     assert note.startswith("5 of 5 queries have a gallery image of exactly their")
+    # Descriptors that begin alike, as with many zeros.
+    late = np.hstack([np.zeros((5, 8)), np.eye(5)])
+    alike = replace(renamed, query_features=late, gallery_features=late)
+    assert self_match_notes(alike, plain)[0].startswith("5 of 5 queries")
     apart = replace(renamed, query_features=renamed.query_features[::-1] + 1e-3)
     assert self_match_notes(apart, plain) == []
 

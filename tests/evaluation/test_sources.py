@@ -224,6 +224,18 @@ def test_scales_are_checked_before_work(workdirs):
         RunSource(workdirs, scales=(1.0, -0.5))
 
 
+def test_a_data_set_without_queries_is_named(workdirs, monkeypatch):
+    """As of a run that was trained without validation on a train-only manifest."""
+    empty = ReidSplit(np.zeros((0, 8, 8, 3), np.uint8), (), np.zeros(0, np.int64))
+    bare = replace(make_data(), query=empty)
+    monkeypatch.setattr(
+        _run_source.runs, "load_scored_data", lambda *_, **__: (bare, "test")
+    )
+    expected = r"run1: nothing can be ranked: the test split of set holds no query im"
+    with pytest.raises(ValueError, match=expected):
+        RunSource(workdirs)
+
+
 def test_a_file_leaves_out_what_needs_other_scales(tmp_path):
     save(make_file(), tmp_path / "e.npz")
     source = EmbeddingSource([tmp_path / "e.npz"])

@@ -207,6 +207,28 @@ def test_a_kill_at_any_call_leaves_one_report_whole(tmp_path):
         assert sorted(os.listdir(home)) == ["p", "thesis.txt"]
 
 
+# Two processes that replace one report again and again.
+BESIDE = """
+import sys
+from pathlib import Path
+from tests.report.test_place import replaced
+for _ in range(300):
+    replaced(Path(sys.argv[1]))
+"""
+
+
+def test_evaluations_that_end_at_once_do_not_lose_their_reports(tmp_path):
+    folder = fill(tmp_path / "p", **OURS)
+    command = [sys.executable, "-c", BESIDE, str(folder)]
+    root = Path(__file__).parents[2]
+    both = [
+        subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[1] for process in both] == ["", ""]
+    assert who(folder) == "new" and os.listdir(tmp_path) == ["p"]
+
+
 def test_what_was_being_removed_does_not_come_back(tmp_path):
     fill(tmp_path / ".p.0123456789abcdef.old", **{"cmc.png": "half of a report"})
     check_folder(tmp_path / "p")
