@@ -79,9 +79,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     table = evaluation.rows_for(flags.rerank)
     named = flags.rerank in evaluation.TABLES
     rerank = flags.rerank if named else table.rows[-1].pipeline
-    grid = None
-    if flags.sweep is not None:
-        grid = evaluation.read_sweep(flags.sweep, rerank)
+    sweep = flags.sweep
+    grid = None if sweep is None else evaluation.read_sweep(sweep, rerank)
     source = open_source(flags)
     rows, notes = source.possible(table.rows)
     protocol = asked_protocol(flags, source.protocol)

@@ -32,6 +32,7 @@ from dex_jax.runs._digests import (
 
 LAST, BEST = "checkpoints", "best"
 _KEPT = {LAST: 2, BEST: 1}
+_ANEW = "Move the folder away to start anew."
 # What a system says where nothing more can be written; the last is a limit on files.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -53,6 +54,9 @@ class Checkpoints:
         workdir: the run's folder; made by the first save.
         say: where reports of damage go, one line each.
 
+    Raises:
+        CheckpointError: the folder's path is not UTF-8, which Orbax needs.
+
     Example:
         >>> import tempfile, jax.numpy as jnp
         >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as kept:
@@ -66,7 +70,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, *, say: Callable[[str], None] = print):
         # Orbax narrates every save; what goes wrong it raises as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        self._workdir = Path(workdir).absolute()
+        self._workdir = _utf8(Path(workdir).absolute())
         self._say = lambda line: say(plain_text(line, lines=True))
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._saving: dict[str, int] = {}  # the step of the latest save
@@ -223,9 +227,20 @@ class Checkpoints:
             raise CheckpointError(
                 f"{folder}: no checkpoint can be read.\n"
                 + "\n".join(faults.values())
-                + "\nMove the folder away to start anew."
+                + "\n"
+                + ("evaluate.py --which last reads another." if name == BEST else _ANEW)
             )
         return found
+
+
+def _utf8(path: Path) -> Path:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(
+            f"{path}: checkpoints need a path in UTF-8; give the folder another name"
+        ) from None
+    return path
 
 
 def _barriers(name: str) -> ocp.options.MultiprocessingOptions:

@@ -319,6 +319,22 @@ def test_none_that_can_be_read_is_an_error_not_a_fresh_start(tmp_path: Path):
         kept.restore(state())
 
 
+def test_a_damaged_best_names_the_other(tmp_path: Path):
+    with Checkpoints(tmp_path) as kept:
+        kept.save_best(2, state(2), notes={"best": 0.2})
+    (tmp_path / BEST / "2" / "_CHECKPOINT_METADATA").unlink()
+    kept = Checkpoints(tmp_path, say=lambda _: None)
+    with pytest.raises(CheckpointError, match="--which last reads another") as error:
+        kept.restore(state(), which="best")
+    assert "start anew" not in str(error.value)
+
+
+def test_a_path_that_orbax_cannot_take_is_refused_before_work(tmp_path: Path):
+    for name in ("run\udcff", "\udcff/run"):
+        with pytest.raises(CheckpointError, match="path in UTF-8; give the folder an"):
+            Checkpoints(tmp_path / name)
+
+
 def test_content_that_does_not_match_its_checksum_is_refused(tmp_path: Path):
     with Checkpoints(tmp_path) as kept:
         kept.save(1, state(1))
