@@ -150,10 +150,15 @@ def read_manifest(folder: Path) -> object:
     return data.load("manifest", root=folder / f"set.{folder.name}")
 
 
+def _train() -> data.ReidSplit:
+    pixels = np.zeros((3, 8, 8, 3), np.uint8)
+    return data.ReidSplit(pixels, _names("train", 3), np.array([3, 1, 2]))
+
+
 def write_run(folder: Path) -> list[Path]:
     run = folder / "run"
     runs.save_config(run, demo.get_config())
-    runs.save_classes(run, "some-set", _learned())
+    runs.save_classes(run, "some-set", _train())
     runs.save_protocols(run, {"validation": data.Protocol("some rule")})
     return [run]
 
@@ -161,14 +166,9 @@ def write_run(folder: Path) -> list[Path]:
 def read_run(folder: Path) -> object:
     config = runs.load_config(folder)
     runs.check_settings(config)
-    runs.save_classes(folder, "some-set", _learned())
+    runs.save_classes(folder, "some-set", _train())
     runs.load_protocols(folder)
     return config
-
-
-def _learned() -> data.ReidSplit:
-    pixels = np.zeros((3, 1, 1, 3), np.uint8)
-    return data.ReidSplit(pixels, _names("train", 3), np.array([3, 1, 2]))
 
 
 def _described() -> evaluation.Descriptors:

@@ -4,7 +4,14 @@ Values are looked at only while the arrays are concrete; under a caller's `jit`,
 `vmap` or `grad` the checks on values are skipped and those on shapes remain.
 """
 
-from dex_jax._checks._array_files import check_memory, read_npy, read_npz
+from dex_jax._checks._array_files import (
+    EXPANSION_VARIABLE,
+    check_directory,
+    check_memory,
+    most_expanded,
+    read_npy,
+    read_npz,
+)
 from dex_jax._checks._arrays import (
     ArrayLike,
     host_value,
@@ -36,6 +43,7 @@ from dex_jax._checks._scores import narrow_scores, ranked_scores
 from dex_jax._checks._warnings import warn_user
 
 __all__ = [
+    "EXPANSION_VARIABLE",
     "EXTRA_MODULES",
     "JUNK",
     "ArrayLike",
@@ -45,6 +53,7 @@ __all__ = [
     "check_choice",
     "check_classes",
     "check_count",
+    "check_directory",
     "check_file",
     "check_flag",
     "check_ids",
@@ -60,6 +69,7 @@ __all__ = [
     "host_value",
     "is_concrete",
     "missing_extra",
+    "most_expanded",
     "narrow_scores",
     "on_any_mesh",
     "plain_text",

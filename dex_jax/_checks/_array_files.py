@@ -16,6 +16,8 @@ _FREE_BYTES = 1 << 26
 _EXPANSION = 64
 EXPANSION_VARIABLE = "DEX_JAX_MAX_EXPANSION"
 _MOST_MEMBERS = 4096
+_LONGEST_DIRECTORY = 1 << 22
+_LONGEST_END = 22 + 65535 + 76  # with a comment, and the end for 64-bit sizes
 _HEADER_BYTES = 10_000  # numpy's own limit
 _MAGIC = b"\x93NUMPY"
 _KINDS = "biufcUS"
@@ -91,8 +93,8 @@ def read_npz(
             raise ValueError(f"{path}: is a single .npy array; give it that ending")
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{path}: not an .npz file, or cut short")
-        file.seek(0)
         try:
+            check_directory(file)
             return dict(_members(file, path.stat().st_size))
         except (ValueError, MemoryError) as error:
             raise ValueError(f"{path}: {error}") from None
@@ -121,6 +123,29 @@ def _members(file: IO[bytes], size: int) -> Iterator[tuple[str, np.ndarray]]:
             yield name, array
 
 
+def check_directory(file: IO[bytes]) -> None:
+    """Refuses a zip archive whose list of members is long: each takes half a kilobyte.
+
+    Raises:
+        ValueError: the list takes more than 4 MiB.
+    """
+    end = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, end - _LONGEST_END))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    size = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+    # An archive with 64-bit sizes has a second, longer end in front of this one.
+    wide = tail[at - 76 : at] if at >= 76 else b""
+    if wide.startswith(b"PK\6\6"):
+        size = int.from_bytes(wide[40:48], "little")
+    if size > _LONGEST_DIRECTORY and size <= start + at:
+        raise ValueError(
+            f"its list of members takes {size} bytes, at most {_LONGEST_DIRECTORY} are "
+            "read"
+        )
+    file.seek(0)
+
+
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     """Refuses what an archive says of itself, before any of it is read."""
     if len(members) > _MOST_MEMBERS:
@@ -140,13 +165,22 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
                 f"key {name.removesuffix('.npy')!r} is compressed by method "
                 f"{member.compress_type}; stored or deflated are read"
             )
-    multiple = _expansion()
-    claimed, most = sum(m.file_size for m in members), _FREE_BYTES + multiple * size
-    if claimed > most:
+    claimed = sum(member.file_size for member in members)
+    if claimed > most_expanded(size):
         raise ValueError(
-            f"a file of {size} bytes claims to hold {claimed}, more than {multiple:g} "
-            f"times as many; set {EXPANSION_VARIABLE} higher if it is to be trusted"
+            f"a file of {size} bytes claims to hold {claimed}, more than "
+            f"{_expansion():g} times as many; set {EXPANSION_VARIABLE} higher if it is "
+            "to be trusted"
         )
+
+
+def most_expanded(size: int) -> int:
+    """How many bytes the arrays of a file of `size` bytes may take.
+
+    Raises:
+        ValueError: the environment variable holds no number from 1 on.
+    """
+    return int(_FREE_BYTES + _expansion() * size)
 
 
 def _expansion() -> float:

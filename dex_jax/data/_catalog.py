@@ -113,7 +113,7 @@ def load(
     if data.notes:
         warnings.warn(f"{name}: {'; '.join(data.notes)}", stacklevel=2)
     if not allow_overlap:
-        _check_overlap(data)
+        _check_overlap(data, name if root is None else f"{name} {root}")
     return data
 
 
@@ -195,7 +195,7 @@ def _check_options(
             )
 
 
-def _check_overlap(data: ReidData) -> None:
+def _check_overlap(data: ReidData, called: str) -> None:
     known = np.unique(data.train.identities)
     for side, split in (("query", data.query), ("gallery", data.gallery)):
         shared = np.intersect1d(known[known != UNKNOWN], split.identities)
@@ -203,7 +203,7 @@ def _check_overlap(data: ReidData) -> None:
             number = int(shared[0])
             names = data.identity_names
             raise ValueError(
-                f"{data.name}: {shared.size} identities are both in train and in "
+                f"{called}: {shared.size} identities are both in train and in "
                 f"{side}, first {names[number] if names else number!r}: the score "
                 "would be flattered; correct the splits or pass allow_overlap"
             )

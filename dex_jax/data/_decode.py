@@ -7,6 +7,7 @@ augmentation and decodes nothing.
 import functools
 import io
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,12 @@ _SMALL, _PIXELS_A_BYTE = 1 << 24, 10_000
 # The largest pixel that is read holds four channels of 16 bits.
 _BYTES_A_PIXEL, _HEADER = 8, 1 << 24
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_ORIENTATION, _BITS, _PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
+# Tags of EXIF and TIFF.
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLES, _SIGNED = 274, 258, 262, 339, 2
+# Each scan of a JPEG file draws over the whole picture and may take thirty bytes; those
+# of cameras and programs are a dozen. Blocks in front of a picture are few.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_MOST_SCANS, _MOST_BLOCKS = 100, 1 << 16
 # How an image `[H, W, 3]` is turned upright from each orientation that EXIF knows.
 _UPRIGHT: dict[object, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
@@ -151,8 +157,10 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     try:
         if content.startswith(b"GIF8"):
             _check_size(*_gif_size(content), len(content), name)
-        with _open(content, name) as image:
+        with _open(content) as image:
             _check_size(*image.size, len(content), name)
+            if content.startswith(b"\xff\xd8"):
+                _check_scans(content)
             image.load()
             pixels = _pixels(image, name)
             turn = _UPRIGHT.get(_orientation(image))
@@ -165,14 +173,15 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _open(content: bytes, name: str) -> "ImageFile.ImageFile":
+def _open(content: bytes) -> "ImageFile.ImageFile":
     """Reads the header of an image; `Image.open` would also warn of large ones."""
     for start, accepts in _openers():
         accepted = accepts is None or accepts(content[:16])
         if isinstance(accepted, str):
             raise ValueError(accepted)
         if accepted:
-            return start(io.BytesIO(content), name)
+            # By a name Pillow would read the file again, and some TIFF files wrongly.
+            return start(io.BytesIO(content), "")
     raise ValueError(f"its content is none of {', '.join(FORMATS)}")
 
 
@@ -188,16 +197,38 @@ def _check_size(width: int, height: int, size: int, name: str) -> None:
         raise ImageError(name, "is too large", f"{shown} in {size:,} bytes")
 
 
+def _check_scans(content: bytes) -> None:
+    """Refuses a JPEG file that takes far longer to decode than its size tells."""
+    scans, at = 0, 2
+    for _ in range(_MOST_BLOCKS):
+        found = _MARKER.search(content, at)
+        if not found or found[1] == b"\xd9":  # the end of the picture
+            return
+        scans += found[1] == b"\xda"
+        if scans > _MOST_SCANS:
+            raise ValueError(f"more than {_MOST_SCANS} scans")
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    raise ValueError(f"more than {_MOST_BLOCKS} segments")
+
+
 def _gif_size(content: bytes) -> tuple[int, int]:
     """The size that holds a GIF file's first picture, which Pillow fills on opening."""
     width, height, flags = struct.unpack("<HHB", content[6:11])
     at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)  # behind the palette
-    while content[at] != ord(","):
-        if content[at] == ord("!"):  # an extension: blocks with their length in front
+    extension = False  # made of blocks with their length in front
+    for _ in range(_MOST_BLOCKS):
+        if extension:
+            extension = bool(content[at])
+            at += 1 + content[at]
+        elif content[at] == ord("!"):
+            extension = True
             at += 2
-            while content[at]:
-                at += 1 + content[at]
-        at += 1
+        elif content[at] == ord(","):
+            break
+        else:
+            at += 1
+    else:
+        raise ValueError(f"no picture in its first {_MOST_BLOCKS} blocks")
     left, top, across, down = struct.unpack("<4H", content[at + 1 : at + 9])
     return max(width, left + across), max(height, top + down)
 
@@ -212,14 +243,13 @@ def _openers() -> tuple[Opener, ...]:
 
 def _pixels(image: "ImageFile.ImageFile", name: str) -> np.ndarray:
     """The pixels of a loaded image, uint8 `[H, W, 3]`, not yet turned."""
-    mode = image.mode
-    if mode in _EIGHT_BITS:
+    mode, tags = image.mode, getattr(image, "tag_v2", {})
+    if mode in _EIGHT_BITS and tags.get(_SAMPLES, (1,))[0] != _SIGNED:
         # Pillow warns where it drops some forms of transparency itself.
         image.info.pop("transparency", None)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if mode == "RGB" else image.convert("RGB"))
     # Of a PPM file with more than 8 bits, "I" goes up to 65535.
     if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):
-        tags = getattr(image, "tag_v2", {})
         top = (1 << tags.get(_BITS, (16,))[0]) - 1
         values = np.clip(np.asarray(image), 0, top).astype(np.uint32)  # [H, W]
         if tags.get(_PHOTOMETRIC) == 0:  # white is zero
@@ -227,7 +257,7 @@ def _pixels(image: "ImageFile.ImageFile", name: str) -> np.ndarray:
         grey = ((values * 510 + top) // (2 * top)).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     fault = f"has no scale that leads to 8 bits a channel (mode {mode})"
-    raise ImageError(name, fault, "expected whole numbers of 8 or 16 bits")
+    raise ImageError(name, fault, "expected 8 or 16 bits without a sign")
 
 
 def _orientation(image: "Image.Image") -> object:

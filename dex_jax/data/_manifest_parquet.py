@@ -6,14 +6,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dex_jax._checks import check_file
+from dex_jax._checks import check_file, most_expanded
 from dex_jax.data._label_files import MOST_BYTES, Line
 from dex_jax.data._problems import Problems
 
 if TYPE_CHECKING:
-    from pyarrow import DataType, Schema
+    from pyarrow import ChunkedArray, DataType, Schema
 
 _MOST_ROWS = 20_000_000
+# So many rows may a file have in any case, and beyond that so many for each byte: no
+# two of them have one path.
+_FREE_ROWS, _ROWS_A_BYTE = 100_000, 4
 CheckHeader = Callable[[Path, int, list[str], Problems], None]
 
 
@@ -53,8 +56,10 @@ def read_parquet(
             names = [name for name in schema.names if not name.startswith("x_")]
             _check_types(path, schema, names, problems)
             _check_size(path, sizes)
+        # A word that stands in every row stays one word, as it is in the file.
+        with parquet.ParquetFile(path, read_dictionary=names) as file:
             table = file.read(names, use_threads=False)
-            columns = {name: table.column(name).to_pylist() for name in names}
+            columns = {name: _values(table.column(name)) for name in names}
     except (FileNotFoundError, ValueError) as error:
         if str(path) in str(error):
             raise
@@ -68,6 +73,18 @@ def read_parquet(
     ]
     rows = enumerate(zip(*words, strict=True), start=2)
     return names, [Line(number, list(fields)) for number, fields in rows]
+
+
+def _values(column: "ChunkedArray") -> list[Any]:
+    """The values of a column; equal words of a dictionary are one object."""
+    values: list[Any] = []
+    for chunk in column.chunks:
+        words, places = None, chunk
+        if hasattr(chunk, "dictionary"):
+            words, places = chunk.dictionary.to_pylist(), chunk.indices
+        for value in places.to_pylist():
+            values.append(value if words is None or value is None else words[value])
+    return values
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -102,10 +119,13 @@ def _holds_words(kind: "DataType", *, numbers: bool) -> bool:
 def _check_size(path: Path, sizes: Any) -> None:
     groups = range(sizes.num_row_groups)
     size = sum(sizes.row_group(i).total_byte_size for i in groups)
-    if not 0 <= sizes.num_rows <= _MOST_ROWS or not 0 <= size <= MOST_BYTES:
+    there = path.stat().st_size
+    rows = min(_MOST_ROWS, _FREE_ROWS + _ROWS_A_BYTE * there)
+    most = min(MOST_BYTES, most_expanded(there))
+    if not 0 <= sizes.num_rows <= rows or not 0 <= size <= most:
         raise ValueError(
             f"{path}: claims {sizes.num_rows:,} rows of {size:,} bytes, at most "
-            f"{_MOST_ROWS:,} and {MOST_BYTES:,} are read"
+            f"{rows:,} and {most:,} are read from a file of {there:,}"
         )
 
 

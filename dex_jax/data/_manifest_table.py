@@ -16,6 +16,7 @@ COLUMNS = ("path", "split", "identity", "camera", "tracklet", "domain")
 LABELS = ("identity", "camera", "tracklet")
 REQUIRED = ("path", "split")
 SPLITS = ("train", "query", "gallery")
+_LONGEST_PATH = 4096  # that of Linux
 
 
 class Row(NamedTuple):
@@ -151,10 +152,13 @@ def _check_row(path: Path, row: Row, written: Row, problems: Problems) -> None:
         note("absolute path", "path", "relative to the image root")
     elif leaves_folder(row.path):
         note("path leaves the image root", "path", "no '..'")
+    elif len(row.path) > _LONGEST_PATH:
+        note("path too long", "path", f"at most {_LONGEST_PATH} letters")
     if row.split not in SPLITS:
         note("unknown split", "split", "train, query or gallery")
-    if not re.fullmatch(r"[a-z0-9_]+", row.domain):
-        note("bad domain", "domain", "[a-z0-9_]+")
+    # An array of words gives each of them the bytes of the longest.
+    if not re.fullmatch(r"[a-z0-9_]{1,64}", row.domain):
+        note("bad domain", "domain", "[a-z0-9_], at most 64 letters")
     if row.split == "train" and row.identity in ("", JUNK):
         note("train row without identity", "identity")
     if row.split == "query" and row.identity == JUNK:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from dex_jax._checks import check_choice
 
 SHOWN = 20
+_LONGEST = 500  # letters of a word that are shown
 
 
 def check_reading(on_bad_image: str, verify: object) -> None:
@@ -56,8 +57,8 @@ class Problems:
         if len(self._lines) < SHOWN:
             place = f"{file}" if line is None else f"{file}, line {line}"
             if column is not None:
-                place += f", column {column!r}"
-            shown = "" if value is None else f": {value!r}"
+                place += f", column {_short(column)}"
+            shown = "" if value is None else f": {_short(value)}"
             wanted = f" (expected {expected})" if expected else ""
             self._lines.append(f"{place}: {kind}{shown}{wanted}")
 
@@ -79,3 +80,7 @@ class Problems:
             counts = ", ".join(f"{n} x {kind}" for kind, n in self._kinds.items())
             text.append(f"  ... and {total - len(self._lines)} more; in all: {counts}")
         raise ValueError("\n".join(text))
+
+
+def _short(word: str) -> str:
+    return repr(word if len(word) <= _LONGEST else f"{word[:_LONGEST]}...")

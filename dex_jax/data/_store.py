@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dex_jax._checks import require
+from dex_jax._checks import check_file, require
 from dex_jax.data._images import EncodedImages
 
 RECORDS_PER_FILE = 20_000
@@ -90,6 +90,8 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = folder
         try:
+            for file in folder.iterdir():
+                check_file(file, "file of a store")  # of a pipe nothing ever comes
             self.metadata, self._records = _open_records(folder)
             for records in self._records.values():
                 # A file that was cut short has lost its end.

@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dex_jax._checks import check_file, check_memory
+from dex_jax._checks import (
+    EXPANSION_VARIABLE,
+    check_file,
+    check_memory,
+    most_expanded,
+)
 
 _HEADER = 128
 _STORED = {
@@ -29,8 +34,10 @@ _OTHERS = {
     16: "a function", 17: "an object",
 }  # fmt: skip
 _COMPLEX = 0x08
-# A compressed element may expand to so many bytes, and to this multiple of the file.
-_FREE_BYTES, _EXPANSION = 1 << 26, 64
+_BEYOND = (
+    "its arrays expand beyond what a file of its size should hold; set "
+    f"{EXPANSION_VARIABLE} higher if it is to be trusted"
+)
 
 
 class Other(NamedTuple):
@@ -55,12 +62,12 @@ def read_mat(path: str | os.PathLike) -> dict[str, np.ndarray | Other]:
             the limits.
     """
     path = check_file(path, ".mat file")
-    check_memory(path.stat().st_size)
-    content = path.read_bytes()
     found: dict[str, np.ndarray | Other] = {}
     try:
+        check_memory(path.stat().st_size)
+        content = path.read_bytes()
         order = _byte_order(content)
-        budget = _FREE_BYTES + _EXPANSION * len(content)
+        budget = most_expanded(len(content))
         for kind, data in _elements(memoryview(content)[_HEADER:], order):
             if kind == _COMPRESSED:
                 inflated = _inflate(data, budget)
@@ -68,7 +75,8 @@ def read_mat(path: str | os.PathLike) -> dict[str, np.ndarray | Other]:
                 kind, data = next(_elements(memoryview(inflated), order), (0, data))
             if kind != _MATRIX:
                 raise ValueError(f"an element of type {kind} in place of an array")
-            name, value = _matrix(data, order)
+            name, value = _matrix(data, order, budget)
+            budget -= value.nbytes if isinstance(value, np.ndarray) else 0
             if name in found:
                 raise ValueError(f"{name!r} occurs twice")
             # MATLAB writes an array without a name for its own use.
@@ -119,16 +127,14 @@ def _inflate(data: memoryview, most: int) -> bytes:
     except zlib.error as error:
         raise ValueError(f"damaged: {error}") from None
     if len(inflated) > most:
-        raise ValueError(
-            f"its arrays expand beyond {_EXPANSION} times the size of the file"
-        )
+        raise ValueError(_BEYOND)
     if not inflater.eof:
         raise ValueError("a compressed array is cut short")
     return inflated
 
 
-def _matrix(data: memoryview, order: str) -> tuple[str, np.ndarray | Other]:
-    """Reads one array: flags, sizes, name, real part."""
+def _matrix(data: memoryview, order: str, most: int) -> tuple[str, np.ndarray | Other]:
+    """Reads one array of at most so many bytes: flags, sizes, name, real part."""
     parts = _elements(data, order)
     kind, flags = next(parts, (0, data))
     if kind != _UINT32 or len(flags) != 8:
@@ -156,19 +162,26 @@ def _matrix(data: memoryview, order: str) -> tuple[str, np.ndarray | Other]:
     kind, values = next(parts, (0, data))
     if kind not in _STORED:
         raise ValueError(f"{name!r} has values of type {kind}")
-    return name, _numbers(values, order + _STORED[kind], shape, _NUMBERS[group], name)
+    stored, dtype = np.dtype(order + _STORED[kind]), np.dtype(_NUMBERS[group])
+    if len(values) // stored.itemsize * dtype.itemsize > most:
+        raise ValueError(_BEYOND)
+    return name, _numbers(values, stored, shape, dtype, name)
 
 
 def _numbers(
-    values: memoryview, stored: str, shape: tuple[int, ...], dtype: str, name: str
+    values: memoryview,
+    stored: np.dtype,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    name: str,
 ) -> np.ndarray:
     """Returns the values `[shape]`; MATLAB stores whole numbers in the least bytes."""
     count = 1
     for size in shape:
         count *= size
-    if count * np.dtype(stored).itemsize != len(values):
+    if count * stored.itemsize != len(values):
         raise ValueError(
-            f"{name!r} of shape {shape} has {len(values)} bytes of {np.dtype(stored)}"
+            f"{name!r} of shape {shape} has {len(values)} bytes of {stored}"
         )
     array = np.frombuffer(values, stored).astype(dtype)
     return array.reshape(shape, order="F")

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import safetensors
 
-from dex_jax._checks import check_file
+from dex_jax._checks import check_directory, check_file, check_memory
 from dex_jax.models._pickle import (
     LONGEST,
     Parameter,
@@ -93,6 +93,7 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
     check_file(path, "checkpoint")
     try:
         # A map of the file never hands out more bytes than there are.
+        check_memory(path.stat().st_size)
         with path.open("rb") as opened, _mapped(opened) as file:
             if file[8:9] == b"{":
                 return _read_safetensors(file[:])
@@ -113,6 +114,7 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
         AttributeError,
         EOFError,
         LookupError,
+        MemoryError,
         # Also encryption and future versions of zip, and nesting without end.
         RuntimeError,
         TypeError,
@@ -144,6 +146,7 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _read_zip(file: IO[bytes], length: int) -> dict[str, np.ndarray]:
+    check_directory(file)
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         if len(entries) < len(archive.filelist):

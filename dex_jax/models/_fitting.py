@@ -12,6 +12,8 @@ import numpy as np
 
 # Of the names of the best prefix, the share from which another is a rival.
 RIVAL = 0.9
+# Copies of one network that are compared; each takes as long as reading it.
+MOST_RIVALS = 1_000
 
 
 class Fit(NamedTuple):
@@ -82,12 +84,14 @@ def choose(
         if fit.names >= RIVAL * fits[0].names:
             rivals.setdefault(fit.prefix, fit)
     best, *others = rivals.values()
-    if all(_same(best, other, wanted, tensors) for other in others):
+    few = len(others) <= MOST_RIVALS
+    if few and all(_same(best, other, wanted, tensors) for other in others):
         return best
-    listed = ", ".join(repr(each) for each in rivals)
+    why = "their values differ" if few else f"at most {MOST_RIVALS:,} are compared"
+    listed = ", ".join(repr(each) for each in list(rivals)[:8])
     raise ValueError(
         f"tensors: {len(rivals)} networks in the file fit equally well, under {listed} "
-        "(a teacher and its student?), and their values differ; "
+        f"(a teacher and its student?), and {why}; "
         f"load_torch_weights(..., prefix={best.prefix!r}) takes that one, "
         "docs/models.md shows how a file of one of them is written"
     )

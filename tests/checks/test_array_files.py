@@ -209,3 +209,19 @@ def test_more_than_the_machine_has(tmp_path):
         file.truncate(path.stat().st_size + length)
     with pytest.raises(ValueError, match=f"needs {length} bytes, this machine has"):
         read_npy(path)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_long_list_of_members_is_not_read(tmp_path, wide):
+    name = b"a" * 65_000
+    entry = b"PK\1\2" + bytes(24) + struct.pack("<H", len(name)) + bytes(16) + name
+    listed = entry * 70
+    end = b"PK\5\6" + bytes(8) + struct.pack("<II", len(listed), 0) + bytes(2)
+    if wide:
+        long_end = b"PK\6\6" + bytes(36) + struct.pack("<QQ", len(listed), 0)
+        locator = b"PK\6\7" + struct.pack("<IQI", 0, len(listed), 1)
+        end = long_end + locator + end[:12] + b"\xff" * 8 + end[20:]
+    path = tmp_path / "a.npz"
+    path.write_bytes(listed + end)
+    with pytest.raises(ValueError, match=r"a\.npz: its list of members takes 4\d{6} "):
+        read_npz(path)

@@ -295,3 +295,35 @@ def test_a_split_reads_its_files_the_same_way(tmp_path):
     files = ImageFiles(tmp_path, ["a.png"])
     split = ReidSplit(files, ("a.png",), np.array([1]))
     np.testing.assert_array_equal(split.images[0], grey(GREY))
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_read_from_its_content_alone(mode, orientation, tmp_path):
+    """By its name Pillow maps a file without compression into a turned shape."""
+    path = tmp_path / "a.tif"
+    values = np.random.default_rng(0).integers(0, 2**16, (4, 6, 4), np.uint16)
+    grey = values[..., 0] if mode == "I;16" else (values // 257).astype(np.uint8)
+    image = Image.fromarray(grey[..., 0] if mode == "L" else grey)
+    assert image.mode == mode
+    image.save(path)
+    upright = decode(path)
+    image.save(path, tiffinfo={274: orientation})
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: upright[::-1].swapaxes(0, 1),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: upright.swapaxes(0, 1)[::-1],
+    }
+    np.testing.assert_array_equal(decode(path), turned[orientation])
+
+
+def test_eight_bits_with_a_sign_have_no_scale():
+    image = Image.fromarray(np.zeros((2, 2), np.uint8))
+    content = encoded(image, "TIFF", tiffinfo={339: 2})
+    with pytest.raises(ValueError, match=r"a: .* no scale .*without a sign"):
+        decode_bytes(content, "a")

@@ -109,7 +109,7 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path):
     for path in (tmp_path / "pipe.jpg", Path("/dev/zero")):
         with pytest.raises(ValueError, match="pipe, socket or device"):
             decode(path)
-    with pytest.raises(ValueError, match="no name of a image file"):
+    with pytest.raises(ValueError, match="names no image file"):
         decode("a\0.jpg")
 
 
@@ -119,3 +119,24 @@ def test_what_the_disk_does_not_give(tmp_path):
         decode(tmp_path / "loop.jpg")
     with pytest.raises(ValueError, match=r"cannot be read \(File name too long"):
         decode(tmp_path / f"{'a' * 300}.jpg")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused():
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    content = encoded(image, "JPEG", progressive=True)
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    few, many = (content[:-2] + scan * n + content[-2:] for n in (50, 100))
+    np.testing.assert_array_equal(decode_bytes(few, "a"), decode_bytes(content, "a"))
+    with pytest.raises(ValueError, match=r"a: .*more than 100 scans"):
+        decode_bytes(many, "a")
+    # What follows the picture, as the film of a telephone does, is not counted.
+    assert decode_bytes(content + scan * 200, "a").shape == (8, 8, 3)
+    with pytest.raises(ValueError, match=r"a: .*more than 65536 segments"):
+        decode_bytes(content[:2] + b"\xff\xfe\0\2" * 70_000 + content[2:], "a")
+
+
+@pytest.mark.parametrize("block", [b"\0", b"!\xf9\1\0\0"])
+def test_a_gif_without_a_picture_is_given_up(block):
+    header = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0, 0, 0)
+    with pytest.raises(ValueError, match="no picture in its first 65536 blocks"):
+        decode_bytes(header + block * 70_000, "a")

@@ -1,4 +1,5 @@
 import datetime
+import tracemalloc
 from decimal import Decimal
 
 import pytest
@@ -122,3 +123,50 @@ def test_what_is_no_table(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"cars.parquet: cannot be read as a Parquet"):
         load("manifest", root=path)
+
+
+def test_a_small_file_is_not_believed_to_be_large(tmp_path):
+    """Words and rows that are all alike take no bytes in a file."""
+    path = tmp_path / "cars.parquet"
+    split = pyarrow.array(["gallery"] * 200_000)
+    same = pyarrow.table({"path": pyarrow.array(["a"] * 200_000), "split": split})
+    parquet.write_table(same, path, compression="zstd")
+    with pytest.raises(ValueError, match=r"claims 200,000 rows"):
+        load("manifest", root=path)
+    words = {"path": ["a" * 2**27], "split": ["gallery"]}
+    parquet.write_table(pyarrow.table(words), path, compression="zstd")
+    with pytest.raises(ValueError, match=r"claims 1 rows of 134,"):
+        load("manifest", root=path)
+
+
+def test_one_long_word_of_many_rows_is_held_once(tmp_path):
+    path = tmp_path / "cars.parquet"
+    words = ["a" * 2**20] * 300
+    table = pyarrow.table({"path": words, "split": ["gallery"] * 300})
+    parquet.write_table(table, path, compression="zstd")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="path too long"):
+        load("manifest", root=path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_words_come_back_however_they_are_stored(tmp_path):
+    given = {
+        "path": ["a", "b", "c", "d", "e"],
+        "split": ["gallery"] * 4 + ["query"],
+        "identity": [1.0, None, -1.0, 4.0, 4.0],
+        "camera": pyarrow.array(["x", None, "y", "x", "z"]).dictionary_encode(),
+        "tracklet": pyarrow.array([1, None, 2, 3, 3], pyarrow.int32()),
+    }
+    for number, options in enumerate(
+        ({}, {"use_dictionary": False}, {"store_schema": False}, {"row_group_size": 2})
+    ):
+        path = tmp_path / f"{number}.parquet"
+        parquet.write_table(pyarrow.table(given), path, **options)
+        data = load("manifest", root=path, on_bad_image="later")
+        assert data.gallery.names == ("a", "b", "c", "d")
+        assert data.gallery.identities.tolist() == [0, -1, -1, 1]
+        assert data.gallery.cameras.tolist() == [0, -1, 1, 0]
+        assert data.query.cameras.tolist() == [2]

@@ -1,4 +1,5 @@
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -248,3 +249,13 @@ def test_without_tfds_the_error_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="leave data_dir out to read the"):
         load("vric", root=root, data_dir=tmp_path)
     assert len(load("vric", root=root).train) == 6
+
+
+def test_a_pipe_in_a_store_is_damage(tmp_path):
+    root = fake_sets.cityflow(tmp_path / "raw")
+    load("cityflow", root=root, data_dir=tmp_path / "stores")
+    (file,) = (tmp_path / "stores").rglob("dataset_info.json")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"the store is damaged; .*dataset_info\.json"):
+        load("cityflow", data_dir=tmp_path / "stores")

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -178,3 +180,34 @@ def test_what_is_no_plain_file_is_refused(tmp_path):
     (tmp_path / "b.npz").symlink_to("nowhere")
     with pytest.raises(FileNotFoundError, match=r"b\.npz: no such"):
         read(tmp_path / "b.npz")
+
+
+def packed_bytes(count: int) -> bytes:
+    """A MATLAB file whose array of doubles is stored as so many bytes of 1."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    parts = [struct.pack("<II", 6, 0), struct.pack("<ii", count // 64, 64), b"query_f"]
+    body = b"".join(map(element, (6, 5, 1), parts)) + element(1, b"\1" * count)
+    packed = zlib.compress(element(14, body))
+    header = b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x100) + b"IM"
+    return header + struct.pack("<II", 15, len(packed)) + packed
+
+
+def test_what_a_mat_file_expands_to_has_a_limit(tmp_path, monkeypatch):
+    path = tmp_path / "a.mat"
+    path.write_bytes(packed_bytes(1 << 24))  # 128 MiB as doubles
+    with pytest.raises(ValueError, match=r"a\.mat: .*set DEX_JAX_MAX_EXPANSION higher"):
+        read(path)
+    monkeypatch.setenv("DEX_JAX_MAX_EXPANSION", "10000")
+    with pytest.raises(ValueError, match="gallery_f is missing; found query_f"):
+        read(path)
+
+
+def test_a_mat_file_beyond_the_memory_is_named(tmp_path):
+    path = tmp_path / "a.mat"
+    path.touch()
+    os.truncate(path, 1 << 42)
+    with pytest.raises(ValueError, match=r"a\.mat: .*this machine has"):
+        read(path)

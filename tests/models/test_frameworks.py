@@ -216,6 +216,9 @@ def test_two_networks_that_fit_are_a_choice_of_the_user():
         ValueError, match=r"prefix: .* 'ema'; .* 'online\.', 'momentum\.'"
     ):
         models.load_torch_weights(network, both, prefix="ema")
+    many = {f"n{i}.conv1.weight": student["conv1.weight"] for i in range(2_000)}
+    with pytest.raises(ValueError, match=r"2000 networks .*at most 1,000 are compared"):
+        models.load_torch_weights(network, many)
     # Copies of one network leave nothing to choose.
     same = _behind("online.", student) | _behind("momentum.", student)
     assert models.load_torch_weights(network, same).prefix == "online."

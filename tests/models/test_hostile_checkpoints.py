@@ -1,6 +1,7 @@
 """Files made to harm their reader; each is refused in words, and cheaply."""
 
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -276,3 +277,22 @@ def test_safetensors_that_lie_are_refused(tmp_path: Path, header, message: str):
     content = struct.pack("<Q", len(text)) + text + bytes(8)
     (tmp_path / "lies.safetensors").write_bytes(content)
     _refused(tmp_path / "lies.safetensors", message)
+
+
+@pytest.mark.parametrize("start", [b"\x40" + bytes(7) + b'{"', b"PK", b"\x80\x02"])
+def test_a_file_beyond_the_memory_is_not_read(tmp_path: Path, start: bytes):
+    path = tmp_path / "large.pt"
+    path.write_bytes(start)
+    os.truncate(path, 1 << 42)
+    with pytest.raises(ValueError, match=r"large\.pt: .*this machine has"):
+        read_torch_checkpoint(path)
+
+
+def test_a_long_list_of_files_is_not_read(tmp_path: Path):
+    path = tmp_path / "many.pt"
+    listed = b"PK\1\2" + bytes(42)
+    size = len(listed) * 100_000
+    end = b"PK\5\6" + bytes(8) + struct.pack("<II", size, 2) + bytes(2)
+    path.write_bytes(b"PK" + listed * 100_000 + end)
+    with pytest.raises(ValueError, match=r"many\.pt: .*its list of members takes"):
+        read_torch_checkpoint(path)
