@@ -154,7 +154,9 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     for member in members:
         name = member.filename
         if not name.endswith(".npy"):
-            raise ValueError(f"member {name!r} is no array: expected a name in .npy")
+            raise ValueError(
+                f"member {name[:80]!r} is no array: expected a name in .npy"
+            )
         if name in seen:
             raise ValueError(f"key {name.removesuffix('.npy')!r} occurs twice")
         seen.add(name)

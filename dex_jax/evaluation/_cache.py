@@ -89,7 +89,7 @@ class Cache:
                     partial,
                     key=np.array(text),
                     features=made.features,
-                    checksum=np.array(digest(made.features.tobytes())),
+                    checksum=np.array(_checksum(made.features)),
                     seconds=np.array(made.seconds),
                 )
         except OSError as error:  # descriptors of hours are not lost to a full disk
@@ -105,11 +105,17 @@ def _read_cached(path: Path, text: str) -> Descriptors:
     features, seconds = arrays["features"], arrays["seconds"]
     if str(arrays["key"]) != text:
         raise ValueError("it belongs to another key")
-    if str(arrays["checksum"]) != digest(features.tobytes()):
+    if str(arrays["checksum"]) != _checksum(features):
         raise ValueError("its content does not match its checksum")
     if features.ndim != 2 or seconds.shape or seconds.dtype.kind != "f":
         raise ValueError("it holds other arrays than descriptors and their seconds")
     return Descriptors(features, float(seconds), reused=True)
+
+
+def _checksum(features: np.ndarray) -> str:
+    """Of the values, and of how they are to be read."""
+    kind = f"{features.dtype.str} {features.shape} ".encode()
+    return digest(kind + features.tobytes())
 
 
 def code_version(package: Path = Path(__file__).parents[1]) -> str:
