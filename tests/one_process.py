@@ -7,8 +7,8 @@ import os
 import sys
 import zipfile
 
-# One device in each process, before jax starts.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+if __name__ == "__main__":  # one device in each process, before jax starts
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
 
 from pathlib import Path
 from typing import Any
