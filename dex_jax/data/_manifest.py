@@ -96,9 +96,7 @@ def load_manifest(
         _split(folder, [r for r in rows if r.split == name], identities, cameras)
         for name in SPLITS
     )
-    if len(query) and not len(gallery):
-        raise ValueError(f"{path}: lists {len(query)} queries and no gallery image")
-    _warn_of_unanswerable(path, query, gallery)
+    _check_answers(path, query, gallery)
     content = [path.read_bytes(), repr(sorted(faults)).encode()]
     if on_bad_image != "later":
         content.append(read_contents(files))
@@ -174,10 +172,13 @@ def _word(key: tuple[str, str]) -> str:
     return word if domain == REAL else f"{domain}:{word}"
 
 
-def _warn_of_unanswerable(path: Path, query: ReidSplit, gallery: ReidSplit) -> None:
+def _check_answers(path: Path, query: ReidSplit, gallery: ReidSplit) -> None:
+    """Refuses queries without a gallery, warns of those that it cannot answer."""
+    if len(query) and not len(gallery):
+        raise ValueError(f"{path}: lists {len(query)} queries and no gallery image")
     asked = query.identities[query.identities != UNKNOWN]
     absent = np.setdiff1d(asked, gallery.identities)
-    if absent.size and len(gallery):
+    if absent.size:
         lost = int(np.isin(asked, absent).sum())
         warnings.warn(
             f"manifest {path}: {lost} queries show {absent.size} identities that the "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dex_jax import runs
-from dex_jax.data import Images
+from dex_jax.data import Images, ReidData
 from dex_jax.embeddings import EmbeddingFile, average
 from dex_jax.evaluation._cache import Cache
 from dex_jax.evaluation._extraction import describe_data, scaled_size
@@ -47,12 +47,7 @@ class RunSource:
             self._data = runs.load_data(
                 configs[0], split=split, on_bad_image=on_bad_image
             )
-        for side in ("query", "gallery"):
-            if not len(getattr(self._data, side)):
-                raise ValueError(
-                    f"{workdirs[0]}: nothing can be ranked: the {split} split of "
-                    f"{self._data.name} holds no {side} images; --split names another"
-                )
+        _check_filled(self._data, split, workdirs[0])
         for run in self._runs[1:]:
             if run.config.data == configs[0].data:
                 continue
@@ -154,3 +149,13 @@ class RunSource:
             self._files[number, scale] = file
             self._seconds[f"{run.workdir} at scale {scale:g}"] = seconds
         return self._files[number, scale]
+
+
+def _check_filled(data: ReidData, split: str, workdir: Path) -> None:
+    """Refuses a split in which nobody asks or nothing can be found."""
+    for side in ("query", "gallery"):
+        if not len(getattr(data, side)):
+            raise ValueError(
+                f"{workdir}: nothing can be ranked: the {split} split of {data.name} "
+                f"holds no {side} images; --split names another"
+            )
