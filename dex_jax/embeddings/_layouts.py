@@ -15,6 +15,13 @@ from dex_jax.embeddings._labels import read_labels
 from dex_jax.embeddings._matlab import Other, read_mat
 
 _PICKLES = {".pkl", ".pickle", ".pth", ".pt", ".joblib"}
+# What makes a full array of numbers of it, in MATLAB.
+_MENDS = {
+    "text": ", such as grp2idx makes",
+    "a cell array": ", such as grp2idx or cell2mat makes",
+    "a sparse array": ", such as full makes",
+    "complex": ", such as real makes",
+}
 _MAT_LABELS = {"label": "identities", "cam": "cameras"}
 
 
@@ -191,6 +198,7 @@ def _full(arrays: Mapping[str, np.ndarray | Other], key: str, path: Path) -> np.
     if isinstance(array, Other):
         raise ValueError(
             f"{path}: {key} is {array.kind}; expected a full array of real numbers"
+            f"{_MENDS.get(array.kind, '')}"
         )
     return array
 

@@ -80,7 +80,7 @@ class Journal:
         self._bar.start()
 
     def say(self, text: str) -> None:
-        """Prints one line above the bar, as `plain` makes it."""
+        """Prints lines above the bar; nothing in them is markup or steers a screen."""
         self.console.print(Text(plain_text(text, lines=True)))
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:

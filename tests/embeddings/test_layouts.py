@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from scipy.io import savemat
+from scipy.sparse import csc_matrix
 
 from dex_jax.embeddings import save
 from dex_jax.embeddings._layouts import read
@@ -65,8 +66,17 @@ def test_mat_without_labels_and_with_more(tmp_path):
         read(path)
     texts = np.array(["bus", "car"])
     savemat(path, {"query_f": QUERY, "gallery_f": GALLERY, "query_label": texts})
-    with pytest.raises(ValueError, match=r"dump\.mat: query_label is text; expected"):
+    with pytest.raises(ValueError, match=r"dump\.mat: query_label is text; .*grp2idx"):
         read(path)
+    for other, mend in (
+        (np.array(["bus", "car"], object), "a cell array; .*cell2mat makes"),
+        (csc_matrix(QUERY), "a sparse array; .*full makes"),
+        (QUERY * 1j, "complex; .*real makes"),
+    ):
+        key = "query_label" if other.dtype == object else "query_f"
+        savemat(path, {"query_f": QUERY, "gallery_f": GALLERY, key: other})
+        with pytest.raises(ValueError, match=rf"dump\.mat: {key} is {mend}"):
+            read(path)
     path.write_bytes(b"nothing of the kind" * 20)
     with pytest.raises(ValueError, match="cannot be read as MATLAB 5"):
         read(path)

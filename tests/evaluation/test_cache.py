@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,34 @@ def test_damaged_cache_is_reported_and_made_anew(tmp_path, kind):
     assert "is damaged" in said[0] and str(path) in said[0]
     np.testing.assert_array_equal(cache.get({"a": 1}, compute).features, rows)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_values_in_another_shape_are_damage(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    said: list[str] = []
+    cache = Cache(tmp_path, say=said.append)
+    cache.get({"a": 1}, lambda: Descriptors(rows, 1.0, reused=False))
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as archive:
+        arrays: dict[str, Any] = dict(archive)
+    for other in (rows.reshape(4, 6), rows.view(np.int32)):
+        np.savez(path, **{**arrays, "features": other})
+        found = cache.get({"a": 1}, lambda: Descriptors(rows, 1.0, reused=False))
+        assert not found.reused and "is damaged" in said[-1]
+
+
+def test_descriptors_are_kept_in_hand_where_the_disk_takes_none(tmp_path):
+    """A folder stands where the file would go."""
+    rows, said = np.eye(2, dtype=np.float32), []
+    cache = Cache(tmp_path, say=said.append)
+    cache.get({"a": 1}, lambda: Descriptors(rows, 1.0, reused=False))
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+    found = cache.get({"a": 1}, lambda: Descriptors(rows, 1.0, reused=False))
+    np.testing.assert_array_equal(found.features, rows)
+    assert "is damaged" in said[-2] and "is not written" in said[-1]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.fixture

@@ -312,3 +312,15 @@ def test_outputs_stand_apart(tmp_path):
     ):
         with pytest.raises(ValueError, match="give each its own place"):
             check_apart(outputs)
+
+
+@pytest.mark.parametrize(
+    "name", ["explain_0000001234567.png", "explain_12.png", "Report.json", "map.png\n"]
+)
+def test_a_name_that_no_report_writes_is_somebody_elses(tmp_path, name):
+    folder = fill(tmp_path / "out", **OURS, **{name: "mine"})
+    with pytest.raises(FileExistsError, match="holds other things too"):
+        check_folder(folder, force=True)
+    assert (folder / name).read_text() == "mine"
+    known = fill(tmp_path / "known", **OURS, **{"explain_1234567.png": "ours"})
+    check_folder(known, force=True)
